@@ -1,0 +1,79 @@
+# Everything a person types. ARGS passes flags on: make demo ARGS='--for 20s', make e2e ARGS=live.
+# build, test and demo need Go alone: modules come by themselves. What Maven, PyPI and Debian give is asked for only by e2e and
+# bench, which say by name what they skip.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+# One way to build for build, test and lint, so that they share what is compiled. The race detector needs cgo.
+export CGO_ENABLED ?= 0
+
+ARGS ?=
+# The tag turns on costly checks of our own invariants; race and check run without it.
+TAGS ?= invariants
+PKGS ?= ./...
+# Packages that start goroutines or share state between them.
+RACE_PKGS ?= ./cmd/... ./ingest/... ./logstore/... ./state/... ./changelog/table/... ./changelog/flush/... ./optimizer/...
+FUZZTIME ?= 20s
+TOOL := go tool -modfile=deploy/tools/go.mod
+SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh)
+
+.PHONY: build test race lint fmt fuzz crash e2e bench bench-compare tidy-check layout vet check demo clean help
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+build: ## .build/firn: pure Go, no cgo
+	go build -o .build/firn ./cmd/firn
+
+test: ## all tests, our invariants checked
+	go test -tags '$(TAGS)' -timeout 5m $(ARGS) $(PKGS)
+
+race: ## the concurrent packages under the race detector
+	CGO_ENABLED=1 go test -race -timeout 15m $(ARGS) $(RACE_PKGS)
+
+lint: ## golangci-lint, and shellcheck where it is installed
+	$(TOOL) golangci-lint run $(ARGS)
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P . $(SCRIPTS); else echo 'lint: SKIPPED shellcheck: not installed' >&2; fi
+
+fmt: ## gofumpt and gci over the tree
+	$(TOOL) golangci-lint fmt $(ARGS)
+
+fuzz: ## every FuzzXxx for FUZZTIME (20s)
+	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' . | sed 's|/[^/]*_test.go:func | |' | sort -u | \
+	while read -r dir name; do echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $(ARGS) "$$dir"; done
+
+crash: ## the tests that cut the power or kill the process, always anew
+	go test -tags '$(TAGS)' -count=1 -timeout 15m -run '(?i)crash|kill|power' $(ARGS) $(PKGS)
+
+e2e: build ## real Kafka, PostgreSQL, Debezium and foreign readers (E2E=full: everything)
+	deploy/e2e/run.sh $(ARGS)
+
+bench: build ## firn against Flink on one topic of a real Kafka; ingest and lookups
+	deploy/bench/run.sh $(ARGS)
+
+bench-compare: ## Go benchmarks of BASE (HEAD) and this tree, ten alternating runs: make bench-compare PKG=./logstore BENCH=Append
+	deploy/bench/compare.sh $(ARGS)
+
+vet:
+	go vet $(PKGS)
+	go vet -tags '$(TAGS)' $(PKGS)
+
+layout: ## the import table and what may stand at the top
+	go test -run '^(TestImports|TestOwnersAreUsed|TestTopLevel)$$' ./cmd
+
+tidy-check: ## both go.mod files are what go mod tidy would leave
+	go mod tidy -diff
+	go -C deploy/tools mod tidy -diff
+	go mod verify
+
+check: build vet lint layout tidy-check race ## what must hold before a change lands
+	@echo 'go test, without tags, of the packages that race leaves out'
+	@comm -23 <(go list $(PKGS) | sort) <(go list $(RACE_PKGS) | sort) | xargs -r go test -timeout 5m
+
+demo: build ## the whole pipeline with nothing installed
+	.build/firn demo $(ARGS)
+
+clean:
+	rm -rf .build

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""Small readers of files and of firn's JSON for the end-to-end scripts; standard library only.
+
+tool.py count FILE REGEX...         records of a recording whose topic matches a whole REGEX
+tool.py topics FILE REGEX           their topics, one a line
+tool.py split FILE OUT N lines|bytes  cuts a recording into N plain parts OUT/part-NNNN; bytes: in the middle of lines too
+tool.py expected FILE.json OUT      gen_debezium.py's final state as OUT/TABLE.jsonl in the common row form
+tool.py columns FILE.jsonl          the column names of the first row, joined by commas
+tool.py drained TOTAL [--loose]     reads `firn source list --json`: status 0 once TOTAL records are read; prints how far it is
+tool.py parked TABLE...             reads `firn parked list --json`: prints the entries of these tables
+tool.py field NAME...               reads one JSON object, prints these fields on one line
+"""
+import gzip
+import json
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "peers"))
+import rowform  # noqa: E402  (the one place that spells rows)
+
+
+def lines(path):
+    with (gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")) as f:
+        yield from f
+
+
+def topics_of(path, patterns):
+    wanted = [re.compile(p) for p in patterns]
+    known = {}
+    for line in lines(path):
+        topic = json.loads(line)["topic"]
+        if topic not in known:
+            known[topic] = any(p.fullmatch(topic) for p in wanted)
+        if known[topic]:
+            yield topic
+
+
+def count(path, *patterns):
+    print(sum(1 for _ in topics_of(path, patterns)))
+
+
+def topics(path, *patterns):
+    print("\n".join(sorted(set(topics_of(path, patterns)))))
+
+
+def split(path, out, parts, unit):
+    parts = int(parts)
+    pieces = list(lines(path))
+    if unit == "bytes":
+        # A reader that follows a growing file meets half a line at its end.
+        pieces = [b"".join(pieces)]
+        size = -(-len(pieces[0]) // parts)
+        pieces = [pieces[0][i:i + size] for i in range(0, len(pieces[0]), size)]
+    else:
+        size = -(-len(pieces) // parts)
+        pieces = [b"".join(pieces[i:i + size]) for i in range(0, len(pieces), size)]
+    os.makedirs(out, exist_ok=True)
+    for i, piece in enumerate(pieces):
+        with open(os.path.join(out, "part-%04d.jsonl" % i), "wb") as f:
+            f.write(piece)
+
+
+class Number(str):
+    """A JSON number with a fraction or an exponent, as its text: rowform.number lays it out."""
+
+
+def render(v):
+    if v is None:
+        return "null"
+    if isinstance(v, bool):
+        return "true" if v else "false"
+    if isinstance(v, Number):
+        return rowform.number(v)
+    if isinstance(v, int):
+        return str(v)
+    if isinstance(v, str):
+        return rowform.text(v)
+    if isinstance(v, list):
+        return "[" + ",".join(map(render, v)) + "]"
+    return "{" + ",".join(rowform.text(k) + ":" + render(v[k]) for k in sorted(v, key=str.encode)) + "}"
+
+
+def expected(path, out):
+    with open(path) as f:
+        state = json.load(f, parse_float=Number)
+    os.makedirs(out, exist_ok=True)
+    for name, table in state["tables"].items():
+        # Row form: lines sorted bytewise, which is what LC_ALL=C sort does.
+        rows = sorted(render(row).encode() + b"\n" for row in table["rows"])
+        with open(os.path.join(out, name + ".jsonl"), "wb") as f:
+            f.writelines(rows)
+
+
+def columns(path):
+    with open(path) as f:
+        first = f.readline()
+    print(",".join(json.loads(first)) if first else "")
+
+
+def objects(text):
+    """The JSON values of text: one document, or one a line."""
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def partitions(v):
+    """Every innermost object that tells a lag: a partition of a source, however deep it is nested."""
+    if isinstance(v, list):
+        for x in v:
+            yield from partitions(x)
+    elif isinstance(v, dict):
+        inner = [p for x in v.values() if isinstance(x, (list, dict)) for p in partitions(x)]
+        if inner:
+            yield from inner
+        elif "lag" in v and "partition" in v:
+            yield v
+
+
+def drained(total, *flags):
+    found = list(partitions(objects(sys.stdin.read())))
+    lag = sum(int(p["lag"] or 0) for p in found)
+    # The next position is the count of what was read: recordings and new topics begin at 0 and have no gaps.
+    read = [p.get("position") for p in found]
+    known = all(isinstance(r, int) or (isinstance(r, str) and r.isdigit()) for r in read)
+    done = sum(int(r) for r in read) if known else None
+    print(f"{len(found)} partitions, {done} of {total} records, lag {lag}")
+    if not found or lag:
+        sys.exit(1)
+    if done is not None and done < int(total) and "--loose" not in flags:
+        sys.exit(1)
+
+
+def parked(*tables):
+    for entry in (e for v in objects(sys.stdin.read()) for e in (v if isinstance(v, list) else [v])):
+        if isinstance(entry, dict) and entry.get("table") in tables:
+            print(json.dumps({k: entry.get(k) for k in ("table", "topic", "partition", "offset", "reason", "detail")}))
+
+
+def field(*names):
+    v = json.load(sys.stdin)
+    print(*(json.dumps(v.get(n)) for n in names))
+
+
+if __name__ == "__main__":
+    commands = {f.__name__: f for f in (count, topics, split, expected, columns, drained, parked, field)}
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])
