@@ -1,0 +1,378 @@
+// Package table keeps mixed tables in an Iceberg catalog: it creates them, lists their files, and commits to them. It is
+// the only user of the Iceberg library, and of that only for metadata, manifests and file statistics: snapshots are
+// put together here, one way for all kinds of commit, so that a commit
+//
+//   - goes through a compare-and-swap on the whole metadata, which a claimed epoch moves, too (P3);
+//   - is found again by its id after an answer was lost (P2);
+//   - publishes data, optimized sequence and flush mark at once;
+//   - keeps manifests few, and snapshots that carry Amoro's marks marked.
+//
+// A *Table is what the catalog had when it was loaded; commits load afresh and leave it as it is. Everything is safe for
+// concurrent use; commits to one store queue up.
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	ice "github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+)
+
+// Options of a Catalog.
+type Options struct {
+	// Type is the kind of catalog. "sqlite": Iceberg's JDBC catalog in a SQLite file. Default "sqlite".
+	Type string
+	// Name is the catalog's name in its own rows: Java's users of the same file must give the same. Default "firn".
+	Name string
+	// URI is the SQLite file. Required.
+	URI string
+	// Warehouse is the directory of new tables. Required.
+	Warehouse string
+	// Properties are given to new tables, on both stores, before a table's own.
+	Properties map[string]string
+	// ManifestsMax is how many manifests of one kind a snapshot may name before a commit merges them. Default 64.
+	ManifestsMax int
+	// Logger. Default: none.
+	Logger *slog.Logger
+	// Now is the clock of snapshots. Default time.Now.
+	Now func() time.Time
+	// Hook is called round each commit. Tests lose answers and race writers in it. Default: none.
+	Hook Hook
+}
+
+// Attempt is one try of a commit, as a Hook sees it.
+type Attempt struct {
+	Table string // namespace.name of the base store
+	Store string // mixed.StoreBase or mixed.StoreChange
+	ID    string // the commit's id; empty: maintenance
+}
+
+// Hook stands between a commit and the catalog: it calls commit, or not, and returns what the committer shall see.
+type Hook func(ctx context.Context, a Attempt, commit func() error) error
+
+// EnsureDefaults replaces zero values by the defaults.
+func (o *Options) EnsureDefaults() {
+	if o.Type == "" {
+		o.Type = "sqlite"
+	}
+	if o.Name == "" {
+		o.Name = "firn"
+	}
+	if o.ManifestsMax == 0 {
+		o.ManifestsMax = 64
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Hook == nil {
+		o.Hook = func(_ context.Context, _ Attempt, commit func() error) error { return commit() }
+	}
+}
+
+// Validate reports all settings that are wrong.
+func (o *Options) Validate() error {
+	var errs []error
+	if o.Type != "sqlite" {
+		errs = append(errs, fmt.Errorf("catalog type %q is not sqlite", o.Type))
+	}
+	if o.URI == "" {
+		errs = append(errs, errors.New("catalog URI is empty"))
+	}
+	if o.Warehouse == "" {
+		errs = append(errs, errors.New("warehouse is empty"))
+	}
+	if o.ManifestsMax < 2 {
+		errs = append(errs, fmt.Errorf("manifests max %d is below 2", o.ManifestsMax))
+	}
+	return errors.Join(errs...)
+}
+
+// Catalog is an open catalog.
+type Catalog struct {
+	options   Options
+	warehouse string // as a URI, without a slash at the end
+	backend   *sqlCatalog
+	fs        FS
+
+	mu struct {
+		sync.Mutex
+		queues map[ident]chan struct{} // one place a store: who is in it commits
+	}
+}
+
+// Open opens a catalog; the SQLite file and its tables are made if they are missing.
+func Open(ctx context.Context, o Options) (*Catalog, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("open catalog: %w", err)
+	}
+	dir, err := local(o.Warehouse)
+	if err != nil {
+		return nil, fmt.Errorf("open catalog: warehouse: %w", err)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("open catalog: warehouse: %w", err)
+	}
+	if err := mkdirs(dir); err != nil {
+		return nil, err
+	}
+	backend, err := openSQLite(ctx, o.URI, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	c := &Catalog{options: o, warehouse: "file://" + filepath.ToSlash(dir), backend: backend}
+	c.mu.queues = make(map[ident]chan struct{})
+	return c, nil
+}
+
+// Close releases the catalog. No call may be under way.
+func (c *Catalog) Close() error { return c.backend.close() }
+
+// FS returns the file system of the catalog's tables.
+func (c *Catalog) FS() FS { return c.fs }
+
+// List returns the names of all mixed tables, sorted.
+func (c *Catalog) List(ctx context.Context) ([]string, error) {
+	ids, err := c.backend.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, id := range ids {
+		l, err := c.backend.load(ctx, id)
+		if errors.Is(err, ErrNotFound) { // dropped meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if mixed.StoreOf(l.metadata.Properties()) == mixed.StoreBase {
+			names = append(names, id.String())
+		}
+	}
+	return names, nil
+}
+
+// Create creates a table with the schema, which must be the first of its history (SchemaID 0), and keeps its field ids.
+// A schema without a key makes a table without a change store. props come after Options.Properties and before what the
+// format demands. If the change store cannot be made, the base store is removed again.
+//
+// Errors: ErrExists; ErrUnsupported, a name or key that the format cannot carry.
+func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*Table, error) {
+	id, err := parseIdent(name)
+	if err != nil {
+		return nil, err
+	}
+	if schema.ID != 0 {
+		return nil, fmt.Errorf("create %s: schema %d is not the first: %w", name, schema.ID, ErrUnsupported)
+	}
+	if column, why := mixed.BadKey(schema); column != "" {
+		return nil, fmt.Errorf("create %s: key column %q: %s: %w", name, column, why, ErrUnsupported)
+	}
+	changeID, now, key := ident{id.namespace, mixed.ChangeName(id.name)}, c.options.Now(), schema.KeyNames()
+	base, err := c.createStore(ctx, id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
+	if err != nil {
+		return nil, err
+	}
+	if len(key) > 0 {
+		if _, err := c.createStore(ctx, changeID, schema, props, mixed.ChangeProperties(key, now)); err != nil {
+			undo := c.backend.drop(context.WithoutCancel(ctx), id)
+			if undo == nil {
+				undo = c.fs.Remove(base.location)
+			}
+			return nil, errors.Join(fmt.Errorf("change store: %w", err), undo)
+		}
+	}
+	return c.Load(ctx, name)
+}
+
+// storeProperties are our own defaults of both stores: harmless to other readers.
+func storeProperties() map[string]string {
+	return map[string]string{
+		"write.metadata.previous-versions-max": "20",
+		"write.delete.mode":                    "merge-on-read",
+		"write.update.mode":                    "merge-on-read",
+		"write.merge.mode":                     "merge-on-read",
+		"write.delete.isolation-level":         "snapshot",
+		"write.parquet.compression-codec":      "zstd",
+	}
+}
+
+func (c *Catalog) createStore(ctx context.Context, id ident, schema *changelog.Schema, user, format map[string]string) (loaded, error) {
+	props := storeProperties()
+	for _, p := range []map[string]string{c.options.Properties, user, format} {
+		maps.Copy(props, p)
+	}
+	delete(props, "format-version")
+	md, err := newMetadata(schema, c.warehouse+"/"+id.namespace+"/"+id.name, props)
+	if err != nil {
+		return loaded{}, fmt.Errorf("create %s: %w", id, err)
+	}
+	// (Asked first: a location is not to be written to beside a table that lives there.)
+	if _, err := c.backend.load(ctx, id); err == nil {
+		return loaded{}, fmt.Errorf("create %s: %w", id, ErrExists)
+	} else if !errors.Is(err, ErrNotFound) {
+		return loaded{}, err
+	}
+	l, err := c.backend.create(ctx, id, md)
+	if err != nil {
+		return loaded{}, err
+	}
+	if !sameSchema(l.metadata.CurrentSchema(), icebergSchema(schema, false)) {
+		return loaded{}, fmt.Errorf("create %s: field ids have changed: %w", id, ErrCorrupt)
+	}
+	return l, nil
+}
+
+func newMetadata(schema *changelog.Schema, location string, props map[string]string) (ice.Metadata, error) {
+	b, err := ice.NewMetadataBuilder(2)
+	if err != nil {
+		return nil, err
+	}
+	order := ice.UnsortedSortOrder
+	spec := iceberg.NewPartitionSpec()
+	for _, step := range []func() error{
+		func() error { return b.SetUUID(uuid.New()) },
+		func() error { return b.AddSchema(icebergSchema(schema, false)) },
+		func() error { return b.SetCurrentSchemaID(-1) },
+		func() error { return b.AddSortOrder(&order) },
+		func() error { return b.SetDefaultSortOrderID(-1) },
+		func() error { return b.AddPartitionSpec(&spec, true) },
+		func() error { return b.SetDefaultSpecID(-1) },
+		func() error { return b.SetLoc(location) },
+		func() error { return b.SetProperties(props) },
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return b.Build()
+}
+
+// Load reads a table: the base store first, then the change store, so that no change file is missed. Errors:
+// ErrNotFound; ErrUnsupported, it is not a mixed table that firn can take; ErrCorrupt.
+func (c *Catalog) Load(ctx context.Context, name string) (*Table, error) {
+	id, err := parseIdent(name)
+	if err != nil {
+		return nil, err
+	}
+	base, err := c.backend.load(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if mixed.StoreOf(base.metadata.Properties()) != mixed.StoreBase {
+		return nil, fmt.Errorf("%s is not a mixed table: %w", name, ErrUnsupported)
+	}
+	t := &Table{catalog: c, id: id}
+	t.base = &Store{table: t, id: id, kind: mixed.StoreBase, loaded: base}
+	if t.schemas, err = schemasOf(base.metadata); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := t.readOptimized(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	changeName := base.metadata.Properties()[mixed.PropChange]
+	if len(t.schemas.Current().Key) == 0 || changeName == "" {
+		return t, nil
+	}
+	changeID, err := parseIdent(changeName)
+	if err != nil {
+		return nil, fmt.Errorf("%s: change store: %w", name, err)
+	}
+	change, err := c.backend.load(ctx, changeID)
+	if err != nil {
+		return nil, fmt.Errorf("change store of %s: %w", name, err)
+	}
+	t.change = &Store{table: t, id: changeID, kind: mixed.StoreChange, loaded: change}
+	return t, nil
+}
+
+// Register takes an Iceberg table that was written elsewhere into the catalog, under a name, by its newest metadata file. A keyed
+// mixed table is two of them: the change store first, under the name that the base store's properties give. Its
+// files stay where they are and are the catalog's from now on. Errors: ErrExists, ErrCorrupt, ErrUnsupported.
+func (c *Catalog) Register(ctx context.Context, name, metadata string) error {
+	id, err := parseIdent(name)
+	if err != nil {
+		return err
+	}
+	b, err := c.fs.ReadFile(metadata)
+	if err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	if _, err := ice.ParseMetadataBytes(b); err != nil {
+		return fmt.Errorf("register %s: %s: %w: %w", name, metadata, ErrCorrupt, err)
+	}
+	if err := c.backend.insert(ctx, id, metadata); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	return nil
+}
+
+// Drop removes a table from the catalog, base store first; with purge its files, too.
+// Error: ErrNotFound.
+func (c *Catalog) Drop(ctx context.Context, name string, purge bool) error {
+	t, err := c.Load(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, s := range t.stores() {
+		if err := c.backend.drop(ctx, s.id); err != nil {
+			return err
+		}
+	}
+	if !purge {
+		return nil
+	}
+	for _, s := range t.stores() {
+		if err := c.fs.removeAll(s.Location()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter waits for the store's turn to commit; the function that it returns ends the turn.
+func (c *Catalog) enter(ctx context.Context, id ident) (leave func(), err error) {
+	c.mu.Lock()
+	q := c.mu.queues[id]
+	if q == nil {
+		q = make(chan struct{}, 1)
+		c.mu.queues[id] = q
+	}
+	c.mu.Unlock()
+	select {
+	case q <- struct{}{}:
+		return func() { <-q }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait to commit to %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// epochOf reads the epoch that owns a store; 0: none.
+func epochOf(props iceberg.Properties) (changelog.Epoch, error) {
+	v := strings.TrimSpace(props[PropEpoch])
+	if v == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("property %s: %w: %w", PropEpoch, ErrCorrupt, err)
+	}
+	return changelog.Epoch(n), nil
+}

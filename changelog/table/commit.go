@@ -1,0 +1,496 @@
+package table
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	ice "github.com/apache/iceberg-go/table"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+)
+
+// Commit is a flush: change files and what they bring.
+type Commit struct {
+	FlushMark
+	// Summary is added to the snapshot's.
+	Summary map[string]string
+	// Add are the change files (I and ED), or in a table without a key base files. None is fine: the mark alone moves.
+	Add []NewFile
+}
+
+// BaseCommit is a commit to the base store: rows of a bulk load, a minor or a major optimizing.
+type BaseCommit struct {
+	ID      string // unique; the same again finds what it became
+	Writer  string
+	Epoch   changelog.Epoch
+	Summary map[string]string
+
+	Add        []NewFile // data files
+	AddDeletes []NewFile // position deletes
+	// Remove and RemoveDeletes are live files to be taken out. One that is not live any more is a conflict.
+	Remove, RemoveDeletes []File
+
+	// Replace says that rows only move: the added files hold what the removed ones held (operation replace).
+	Replace bool
+	// DataSequence is the data sequence number of the added data files: that of the snapshot which was read to write
+	// them, so that later deletes still apply. 0: the commit's own.
+	DataSequence int64
+	// Expect is the snapshot on which the commit was planned: any other head is a conflict. ExpectNone: no snapshot yet; 0:
+	// any head will do.
+	Expect int64
+	// Optimized becomes the optimized sequence of every partition: the whole map. nil: as it is. One that would go back is
+	// a conflict.
+	Optimized map[string]int64
+}
+
+// ExpectNone is the BaseCommit.Expect of a store without a snapshot.
+const ExpectNone = -1
+
+// commitTimeout bounds the look at what became of a commit after its own context ended.
+const commitTimeout = 30 * time.Second
+
+// maxAttempts bounds how often a commit that expects no certain head is rebuilt on a new one.
+const maxAttempts = 16
+
+// AppendChanges commits a flush to the change store (to the base store of a table without a key): one snapshot that names
+// the mark, and the mark again in a property (P2). A commit that is there already, by its id, is found and not repeated.
+// It has no snapshot of its own if Add is empty; then the current one is returned, if any.
+//
+// Errors: ErrFenced, c.Epoch is not the newest; ErrUnknownOutcome; after others nothing was applied.
+func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
+	mark, err := json.Marshal(&c.FlushMark)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %s: %w", c.CommitID, err)
+	}
+	summary, err := c.summary()
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %s: %w", c.CommitID, err)
+	}
+	s := t.flushed()
+	add, err := s.dataFiles(c.Add, iceberg.EntryContentData)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %s: %w", c.CommitID, err)
+	}
+	return s.commit(ctx, plan{
+		id: c.CommitID, epoch: c.Epoch, fenced: true,
+		build: func(_ context.Context, s *Store) (edit, error) {
+			e := edit{properties: iceberg.Properties{PropMark: string(mark)}}
+			if len(add) > 0 {
+				e.snapshot = &change{operation: ice.OpAppend, add: add, summary: merged(c.Summary, summary)}
+			}
+			if s.kind == mixed.StoreBase {
+				return e, s.publish(&e, nil)
+			}
+			return e, nil
+		},
+	})
+}
+
+// CommitBase commits to the base store: files, deletes and optimized sequences at once. A commit that is there already, by
+// its id, is found and not repeated. Without files there is no new snapshot; the current one is returned, if any.
+//
+// Errors: ErrFenced; ConflictError, the table is not as the commit expects: plan again; ErrUnknownOutcome.
+func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) {
+	ours := map[string]string{
+		PropCommitID: c.ID, PropWriter: c.Writer, PropEpoch: strconv.FormatUint(uint64(c.Epoch), 10),
+	}
+	add, err := t.base.dataFiles(c.Add, iceberg.EntryContentData)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %s: %w", c.ID, err)
+	}
+	deletes, err := t.base.dataFiles(c.AddDeletes, iceberg.EntryContentPosDeletes)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %s: %w", c.ID, err)
+	}
+	ch := &change{
+		operation: operationOf(&c), add: add, addDeletes: deletes, remove: paths(c.Remove), removeDeletes: paths(c.RemoveDeletes),
+		dataSequence: c.DataSequence, summary: merged(c.Summary, ours),
+	}
+	if c.Expect == 0 {
+		for _, f := range c.AddDeletes {
+			ch.mustLive = append(ch.mustLive, f.Referenced)
+		}
+	}
+	return t.base.commit(ctx, plan{
+		id: c.ID, epoch: c.Epoch, fenced: true, expect: c.Expect,
+		build: func(_ context.Context, s *Store) (edit, error) {
+			e := edit{properties: iceberg.Properties{PropCommitID: c.ID}}
+			if ch.files() > 0 {
+				own := *ch
+				e.snapshot = &own
+			}
+			return e, s.publish(&e, c.Optimized)
+		},
+	})
+}
+
+// operationOf names the snapshot's operation as Iceberg's Java library does.
+func operationOf(c *BaseCommit) ice.Operation {
+	switch {
+	case c.Replace:
+		return ice.OpReplace
+	case len(c.Remove) == 0 && len(c.AddDeletes) == 0 && len(c.RemoveDeletes) == 0:
+		return ice.OpAppend
+	case len(c.Add) == 0 && len(c.RemoveDeletes) == 0:
+		return ice.OpDelete
+	}
+	return ice.OpOverwrite
+}
+
+// RemoveChangeFiles takes merged change files out of the change store: one snapshot with the operation delete. Files that
+// are gone already are left aside; if none is left nothing is committed. The files themselves go when the snapshots that
+// name them expire.
+//
+// Errors: ErrFenced; ErrUnsupported, a file that is not merged; ErrUnknownOutcome.
+func (t *Table) RemoveChangeFiles(ctx context.Context, files []File, epoch changelog.Epoch) (Snapshot, error) {
+	if t.change == nil {
+		return Snapshot{}, fmt.Errorf("%s has no change store: %w", t.Name(), ErrUnsupported)
+	}
+	now, err := t.Reload(ctx) // what is merged is asked of the base store as it is
+	if err != nil {
+		return Snapshot{}, err
+	}
+	for _, f := range files {
+		if !now.Merged(f) {
+			return Snapshot{}, fmt.Errorf("change file %s is not merged: %w", f.Path, ErrUnsupported)
+		}
+	}
+	return t.change.commit(ctx, plan{
+		epoch: epoch, fenced: true,
+		build: func(context.Context, *Store) (edit, error) {
+			return edit{snapshot: &change{
+				operation: ice.OpDelete, remove: paths(files), tolerant: true,
+				summary: map[string]string{PropEpoch: strconv.FormatUint(uint64(epoch), 10)},
+			}}, nil
+		},
+	})
+}
+
+// RewriteManifests merges the manifests of a store, data and deletes each, if they are more than most: one snapshot
+// with the operation replace. It changes no file and is not fenced.
+func (t *Table) RewriteManifests(ctx context.Context, s *Store, most int) error {
+	current, err := t.catalog.manifests(s.loaded.metadata.CurrentSnapshot())
+	if err != nil || len(current) <= most {
+		return err
+	}
+	_, err = s.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
+		e := edit{snapshot: &change{operation: ice.OpReplace, mergeAll: true}, properties: iceberg.Properties{}}
+		if s.kind == mixed.StoreBase {
+			return e, s.publish(&e, nil)
+		}
+		return e, nil
+	}})
+	return err
+}
+
+// SetProperties changes properties of both stores, base first; an empty value removes one.
+func (t *Table) SetProperties(ctx context.Context, set map[string]string) error {
+	for _, s := range t.stores() {
+		_, err := s.commit(ctx, plan{build: func(context.Context, *Store) (edit, error) {
+			return edit{properties: set}, nil
+		}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ClaimEpoch makes writer the table's owner under a new epoch, which is above every earlier one and at least atLeast: all
+// commits under older ones fail from now on (P3). Error: ErrFenced, another claim overtook this one.
+func (t *Table) ClaimEpoch(ctx context.Context, writer string, atLeast changelog.Epoch) (changelog.Epoch, error) {
+	now, err := t.Reload(ctx)
+	if err != nil {
+		return 0, err
+	}
+	epoch, err := now.Epoch()
+	if err != nil {
+		return 0, err
+	}
+	epoch = max(epoch+1, atLeast)
+	for _, s := range t.stores() {
+		_, err := s.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
+			have, err := epochOf(s.loaded.metadata.Properties())
+			if err != nil {
+				return edit{}, err
+			}
+			if have >= epoch {
+				return edit{}, fmt.Errorf("claim epoch %d of %s: epoch %d has it: %w", epoch, s.id, have, ErrFenced)
+			}
+			return edit{properties: iceberg.Properties{PropEpoch: strconv.FormatUint(uint64(epoch), 10), PropWriter: writer}}, nil
+		}})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return epoch, nil
+}
+
+// SyncSchemas is SyncSchemasUnder without an epoch: for who owns no table, such as tests and tools.
+func (t *Table) SyncSchemas(ctx context.Context, history changelog.Schemas) error {
+	return t.syncSchemas(ctx, history, plan{})
+}
+
+// SyncSchemasUnder brings both stores to the schemas of history, one schema a step, base first, so that their lists never
+// differ by more than one. Schemas that are there already must be the same, ids included.
+//
+// Errors: ErrFenced, epoch is not the newest; ErrUnsupported, a schema differs from the one of the same id.
+func (t *Table) SyncSchemasUnder(ctx context.Context, history changelog.Schemas, epoch changelog.Epoch) error {
+	return t.syncSchemas(ctx, history, plan{epoch: epoch, fenced: true})
+}
+
+func (t *Table) syncSchemas(ctx context.Context, history changelog.Schemas, p plan) error {
+	for _, want := range history {
+		for _, s := range t.stores() {
+			if err := s.syncSchema(ctx, want, p); err != nil {
+				return fmt.Errorf("schema %d of %s: %w", want.ID, s.id, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) syncSchema(ctx context.Context, want *changelog.Schema, p plan) error {
+	schema := icebergSchema(want, false)
+	if ok, err := hasSchema(s.loaded.metadata, schema); ok || err != nil {
+		return err
+	}
+	p.build = func(_ context.Context, s *Store) (edit, error) {
+		md := s.loaded.metadata
+		if ok, err := hasSchema(md, schema); ok || err != nil {
+			return edit{}, err
+		}
+		if len(md.Schemas()) != schema.ID {
+			return edit{}, fmt.Errorf("the table has %d schemas: %w", len(md.Schemas()), ErrUnsupported)
+		}
+		return edit{updates: []ice.Update{ice.NewAddSchemaUpdate(schema), ice.NewSetCurrentSchemaUpdate(-1)}}, nil
+	}
+	_, err := s.commit(ctx, p)
+	return err
+}
+
+// hasSchema reports whether a table has the schema already. Error: ErrUnsupported, it has another one of the id.
+func hasSchema(md ice.Metadata, want *iceberg.Schema) (bool, error) {
+	for _, have := range md.Schemas() {
+		if have.ID != want.ID {
+			continue
+		}
+		if !sameSchema(have, want) {
+			return false, fmt.Errorf("the table has another one: %w", ErrUnsupported)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// plan is one commit to a store, to be built on whatever the store is when its turn comes.
+type plan struct {
+	id     string // empty: maintenance, which is not looked for
+	epoch  changelog.Epoch
+	fenced bool
+	expect int64 // as BaseCommit.Expect
+	// build says what to change. It may be called again on a newer store.
+	build func(ctx context.Context, s *Store) (edit, error)
+}
+
+// edit is what a commit changes.
+type edit struct {
+	snapshot   *change // nil: no snapshot
+	properties iceberg.Properties
+	updates    []ice.Update
+	puffin     *puffinMaps // nil: no statistics go with the snapshot
+}
+
+// commit carries a plan out: on the store as it is in the catalog now, not as s has it. It returns the new snapshot, or the
+// current one if the plan makes none.
+func (s *Store) commit(ctx context.Context, p plan) (Snapshot, error) {
+	leave, err := s.table.catalog.enter(ctx, s.id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	defer leave()
+	for attempt := 1; ; attempt++ {
+		snap, err := s.try(ctx, p)
+		if !errors.Is(err, errMoved) {
+			return snap, err
+		}
+		if p.expect != 0 || attempt == maxAttempts {
+			return Snapshot{}, &ConflictError{Table: s.table.Name(), Store: s.kind, Want: max(p.expect, 0), Reason: "another commit came first"}
+		}
+	}
+}
+
+// try is one attempt of commit. Error: errMoved, besides those of commit.
+func (s *Store) try(ctx context.Context, p plan) (Snapshot, error) {
+	now, err := s.reload(ctx)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if snap, ok := now.find(p.id); ok {
+		return snap, nil
+	}
+	if err := now.check(p); err != nil {
+		return Snapshot{}, err
+	}
+	e, err := p.build(ctx, now)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	made, updates, err := now.updatesOf(ctx, e)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if len(updates) == 0 {
+		return now.currentSnapshot(), nil
+	}
+	var after loaded
+	err = s.table.catalog.options.Hook(ctx, Attempt{Table: s.table.Name(), Store: s.kind, ID: p.id}, func() (err error) {
+		after, err = s.table.catalog.backend.commit(ctx, s.id, now.loaded, append(updates, repairs(now.loaded.metadata)...))
+		return err
+	})
+	if err != nil {
+		return s.resolve(ctx, p, made, err)
+	}
+	if made != nil {
+		return snapshotOf(made.snapshot), nil
+	}
+	now.loaded = after
+	return now.currentSnapshot(), nil
+}
+
+// resolve finds out what became of a commit that ended in an error (P2): it looks for the commit's id, or for its
+// snapshot, in the table as it is.
+func (s *Store) resolve(ctx context.Context, p plan, made *produced, cause error) (Snapshot, error) {
+	if errors.Is(cause, errMoved) || errors.Is(cause, errRefused) {
+		made.discard(s.table.catalog.fs)
+		return Snapshot{}, cause
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	now, err := s.reload(ctx)
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("commit %q to %s: %w: %w", p.id, s.id, ErrUnknownOutcome, errors.Join(cause, err))
+	}
+	if snap, ok := now.find(p.id); ok {
+		return snap, nil
+	}
+	if made != nil {
+		if landed := now.loaded.metadata.SnapshotByID(made.snapshot.SnapshotID); landed != nil {
+			return snapshotOf(landed), nil
+		}
+	}
+	// A SQLite statement that has returned is over: what is not there now was not applied. (The manifests stay, to be found by
+	// the orphan cleaner: a catalog over a network could still land the commit.)
+	return Snapshot{}, fmt.Errorf("commit %q to %s: %w", p.id, s.id, cause)
+}
+
+// reload returns the store as it is now.
+func (s *Store) reload(ctx context.Context) (*Store, error) {
+	l, err := s.table.catalog.backend.load(ctx, s.id)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{table: s.table, id: s.id, kind: s.kind, loaded: l}, nil
+}
+
+// find looks for a commit by its id: in the snapshots, and in the properties that the newest one of its kind has left.
+func (s *Store) find(id string) (Snapshot, bool) {
+	if id == "" {
+		return Snapshot{}, false
+	}
+	md := s.loaded.metadata
+	all := md.Snapshots()
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Summary != nil && all[i].Summary.Properties[PropCommitID] == id {
+			return snapshotOf(&all[i]), true
+		}
+	}
+	var mark FlushMark
+	if v := md.Properties()[PropMark]; v != "" && json.Unmarshal([]byte(v), &mark) == nil && mark.CommitID == id {
+		return s.currentSnapshot(), true
+	}
+	return s.currentSnapshot(), md.Properties()[PropCommitID] == id
+}
+
+// check refuses a plan that the store as it is does not allow.
+func (s *Store) check(p plan) error {
+	epoch, err := epochOf(s.loaded.metadata.Properties())
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.id, err)
+	}
+	if p.fenced && epoch > p.epoch { // P3
+		return fmt.Errorf("commit %q to %s under epoch %d: epoch %d has it: %w", p.id, s.id, p.epoch, epoch, ErrFenced)
+	}
+	head := headOf(s.loaded.metadata)
+	if p.expect == ExpectNone && head != 0 || p.expect > 0 && p.expect != head {
+		return &ConflictError{Table: s.table.Name(), Store: s.kind, Want: max(p.expect, 0), Head: head, Reason: "the head has moved"}
+	}
+	return nil
+}
+
+// publish adds the optimized sequences to an edit of the base store: as a property, or as Puffin statistics where the
+// table has them there.
+func (s *Store) publish(e *edit, seqs map[string]int64) error {
+	t := &Table{catalog: s.table.catalog, id: s.table.id, base: s}
+	if err := t.readOptimized(); err != nil {
+		return err
+	}
+	if seqs != nil {
+		normal := make(map[string]int64, len(seqs))
+		for path, n := range seqs {
+			normal[mixed.NormalizePath(path)] = n
+		}
+		for path, have := range t.optimized {
+			if n, ok := normal[path]; ok && n < have {
+				return &ConflictError{
+					Table: t.Name(), Store: s.kind, Head: headOf(s.loaded.metadata),
+					Reason: fmt.Sprintf("optimized sequence of partition %q would go back from %d to %d", path, have, n),
+				}
+			}
+		}
+		seqs = normal
+	}
+	if t.puffin {
+		return s.publishPuffin(e, t.optimized, seqs)
+	}
+	if seqs == nil {
+		return nil
+	}
+	props, err := mixed.ParsePartitionProperties(s.loaded.metadata.Properties()[mixed.PropPartitions])
+	if err != nil {
+		return err
+	}
+	props.SetOptimized(seqs)
+	e.properties[mixed.PropPartitions] = props.String()
+	return nil
+}
+
+func (s *Store) currentSnapshot() Snapshot {
+	if cur := s.Snapshot(); cur != nil {
+		return *cur
+	}
+	return Snapshot{}
+}
+
+func paths(files []File) map[string]bool {
+	set := make(map[string]bool, len(files))
+	for _, f := range files {
+		set[f.Path] = true
+	}
+	return set
+}
+
+// merged returns the union of two maps; ours wins.
+func merged(user, ours map[string]string) map[string]string {
+	m := make(map[string]string, len(user)+len(ours))
+	maps.Copy(m, user)
+	maps.Copy(m, ours)
+	return m
+}

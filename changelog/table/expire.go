@@ -1,0 +1,194 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	ice "github.com/apache/iceberg-go/table"
+)
+
+// Expired tells what ExpireSnapshots did.
+type Expired struct {
+	Snapshots int
+	Files     int // removed: data and delete files, manifests, lists, statistics
+	Bytes     int64
+}
+
+// ExpireSnapshots removes the snapshots of a store that are neither among the newest keep nor younger than age, nor named by
+// a tag or branch, nor the newest with Amoro's mark; then it removes the files that no snapshot of either store of the
+// table names any more. keep is at least 1. Files that are gone already are no error. It is not fenced: it changes no rows.
+//
+// A reader that planned on an expired snapshot may find its files gone: age is how long readers may take.
+func (t *Table) ExpireSnapshots(ctx context.Context, s *Store, keep int, age time.Duration) (Expired, error) {
+	now, err := s.reload(ctx)
+	if err != nil {
+		return Expired{}, err
+	}
+	oldest := t.catalog.options.Now().Add(-age).UnixMilli()
+	var gone []ice.Snapshot
+	_, err = now.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
+		gone = expirable(s.loaded.metadata, max(keep, 1), oldest)
+		if len(gone) == 0 {
+			return edit{}, nil
+		}
+		now = s
+		ids := make([]int64, len(gone))
+		for i := range gone {
+			ids[i] = gone[i].SnapshotID
+		}
+		return edit{updates: []ice.Update{ice.NewRemoveSnapshotsUpdate(ids, false)}}, nil
+	}})
+	if err != nil || len(gone) == 0 {
+		return Expired{}, err
+	}
+	candidates, err := t.catalog.reachable(ctx, gone, now.loaded.metadata)
+	if err != nil {
+		return Expired{Snapshots: len(gone)}, err
+	}
+	files, size, err := t.removeUnreferenced(ctx, candidates)
+	return Expired{Snapshots: len(gone), Files: files, Bytes: size}, err
+}
+
+// expirable picks the snapshots to remove.
+func expirable(md ice.Metadata, keep int, oldest int64) []ice.Snapshot {
+	all := slices.Clone(md.Snapshots())
+	slices.SortFunc(all, func(a, b ice.Snapshot) int { return int(b.SequenceNumber - a.SequenceNumber) })
+	held := map[int64]bool{}
+	for _, ref := range md.Refs() {
+		held[ref.SnapshotID] = true
+	}
+	if sn := markedSnapshot(md); sn != nil {
+		held[sn.SnapshotID] = true
+	}
+	var gone []ice.Snapshot
+	for i := range all {
+		if i >= keep && !held[all[i].SnapshotID] && all[i].TimestampMs < oldest {
+			gone = append(gone, all[i])
+		}
+	}
+	return gone
+}
+
+// reachable returns all files that snapshots name: lists, manifests, the files in these (live or deleted), statistics. A list
+// or manifest that is gone names nothing.
+func (c *Catalog) reachable(ctx context.Context, snapshots []ice.Snapshot, md ice.Metadata) (map[string]bool, error) {
+	files, seen := map[string]bool{}, map[string]bool{}
+	ids := map[int64]bool{}
+	for i := range snapshots {
+		sn := &snapshots[i]
+		ids[sn.SnapshotID] = true
+		files[sn.ManifestList] = true
+		manifests, err := c.manifests(sn)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range manifests {
+			if seen[m.FilePath()] {
+				continue
+			}
+			seen[m.FilePath()], files[m.FilePath()] = true, true
+			if err := c.collect(ctx, m, files); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for st := range md.Statistics() {
+		if ids[st.SnapshotID] {
+			files[st.StatisticsPath] = true
+		}
+	}
+	return files, nil
+}
+
+func (c *Catalog) collect(ctx context.Context, m iceberg.ManifestFile, files map[string]bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	for e, err := range m.Entries(libraryFS{c.fs}, false) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("manifest %s: %w: %w", m.FilePath(), ErrCorrupt, err)
+		}
+		files[e.DataFile().FilePath()] = true
+	}
+	return nil
+}
+
+// removeUnreferenced removes those of the candidates that no snapshot of either store names. It looks at the stores as they
+// are now, after the expiry; a commit that lands meanwhile names new files only, or ones that its head names, too.
+func (t *Table) removeUnreferenced(ctx context.Context, candidates map[string]bool) (files int, size int64, err error) {
+	for _, s := range t.stores() {
+		now, err := s.reload(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		named, err := t.catalog.named(ctx, now.loaded.metadata)
+		if err != nil {
+			return 0, 0, err
+		}
+		for path := range named {
+			delete(candidates, path)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(candidates)) {
+		if !slices.ContainsFunc(t.stores(), func(s *Store) bool { return strings.HasPrefix(path, s.Location()+"/") }) {
+			continue // not in our directories: somebody else's
+		}
+		if ctx.Err() != nil {
+			return files, size, context.Cause(ctx)
+		}
+		n, err := t.catalog.fs.removeSized(path)
+		if err != nil {
+			return files, size, err
+		}
+		if n >= 0 {
+			files++
+			size += n
+		}
+	}
+	return files, size, nil
+}
+
+// named returns all files that the kept snapshots of a store name; entries that a snapshot marks deleted do not count.
+func (c *Catalog) named(ctx context.Context, md ice.Metadata) (map[string]bool, error) {
+	files, seen := map[string]bool{}, map[string]bool{}
+	snapshots := md.Snapshots()
+	for i := range snapshots {
+		files[snapshots[i].ManifestList] = true
+		manifests, err := c.manifests(&snapshots[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range manifests {
+			if seen[m.FilePath()] {
+				continue
+			}
+			seen[m.FilePath()], files[m.FilePath()] = true, true
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			for e, err := range m.Entries(libraryFS{c.fs}, true) {
+				if err != nil {
+					return nil, fmt.Errorf("manifest %s: %w: %w", m.FilePath(), ErrCorrupt, err)
+				}
+				files[e.DataFile().FilePath()] = true
+			}
+		}
+	}
+	for st := range md.Statistics() {
+		files[st.StatisticsPath] = true
+	}
+	return files, nil
+}

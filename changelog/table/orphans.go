@@ -1,0 +1,92 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// MinOrphanAge is the least age of an orphan: longer than any file waits for its commit.
+const MinOrphanAge = time.Hour
+
+// RemoveOrphans removes files in the directories of the table's stores that nothing names and that are older than age: what
+// crashes and refused commits have left. Only files of the kinds that tables have are looked at.
+//
+// The caller makes sure that no commit is under way whose files are that old: one whose outcome is unknown (P2) is settled
+// first. Error: ErrUnsupported, age is below MinOrphanAge.
+func (t *Table) RemoveOrphans(ctx context.Context, age time.Duration) (Expired, error) {
+	if age < MinOrphanAge {
+		return Expired{}, fmt.Errorf("orphans of age %s, not %s: %w", age, MinOrphanAge, ErrUnsupported)
+	}
+	before := t.catalog.options.Now().Add(-age)
+	candidates := map[string]bool{}
+	for _, s := range t.stores() {
+		if err := t.catalog.fs.old(ctx, s.Location(), before, candidates); err != nil {
+			return Expired{}, err
+		}
+	}
+	// Listed first, asked second: what was committed in between is not taken for an orphan.
+	for _, s := range t.stores() {
+		now, err := s.reload(ctx)
+		if err != nil {
+			return Expired{}, err
+		}
+		md := now.loaded.metadata
+		delete(candidates, now.loaded.location)
+		for e := range md.PreviousFiles() {
+			delete(candidates, e.MetadataFile)
+		}
+		for st := range md.PartitionStatistics() {
+			delete(candidates, st.StatisticsPath)
+		}
+	}
+	files, size, err := t.removeUnreferenced(ctx, candidates)
+	return Expired{Files: files, Bytes: size}, err
+}
+
+// old adds to files the paths of table files in a directory that were last written before a time.
+func (FS) old(ctx context.Context, dir string, before time.Time, files map[string]bool) error {
+	root, err := local(dir)
+	if err != nil {
+		return err
+	}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // gone meanwhile
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case d.IsDir() || !tableFile(d.Name()):
+			return nil
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.ModTime().Before(before) {
+			files[dir+filepath.ToSlash(strings.TrimPrefix(path, root))] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	return nil
+}
+
+func tableFile(name string) bool {
+	if strings.HasPrefix(name, tempPrefix) {
+		return true
+	}
+	return slices.Contains([]string{".parquet", ".orc", ".avro", ".puffin", ".json"}, filepath.Ext(name))
+}
