@@ -1,0 +1,236 @@
+package flush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+
+	"firn/changelog"
+	"firn/changelog/datafile"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+)
+
+// batch writes the files of one commit: an I file and an ED file for each node that has such rows, ascending by
+// _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file.
+type batch struct {
+	fs      table.FS
+	path    func(name string) string
+	schema  *changelog.Schema
+	rows    *datafile.Projector
+	types   []*changelog.Type // of the key
+	buckets int
+	op      int64
+	options datafile.Options
+
+	files  []*dataFile // in the order of their making
+	byNode [2][]*dataFile
+	key    []changelog.Value // a row of nulls and a key
+
+	changes          int // those that made rows
+	bytes            int64
+	lastSource, last int64 // times of the last change
+}
+
+// dataFile is a file being written.
+type dataFile struct {
+	path string
+	out  *table.Output
+	w    *datafile.Writer
+	done *datafile.Written
+}
+
+const (
+	inserts = 0
+	deletes = 1
+)
+
+func newBatch(t *table.Table, history changelog.Schemas, buckets int, o datafile.Options) *batch {
+	schema := history.Current()
+	b := &batch{
+		fs: t.FS(), path: t.Base().DataPath, schema: schema, rows: datafile.NewProjector(history, schema),
+		types: schema.KeyTypes(), buckets: buckets, op: rand.Int64(), options: o,
+		key: make([]changelog.Value, len(schema.Columns)),
+	}
+	if t.Keyed() {
+		b.path = t.Change().DataPath
+	} else {
+		b.buckets = 1
+	}
+	for i := range b.key {
+		b.key[i] = changelog.NullValue
+	}
+	b.byNode[inserts], b.byNode[deletes] = make([]*dataFile, b.buckets), make([]*dataFile, b.buckets)
+	return b
+}
+
+// add writes the rows of a change. A change with an after image replaces whatever row its key has, so each has a
+// delete row; the pair shares its offset and the delete kills only what is older.
+func (b *batch) add(c *changelog.Change) error {
+	b.lastSource, b.last = c.SourceTime, c.IngestTime
+	b.bytes += int64(len(c.Key) + len(c.Before) + len(c.After))
+	if c.Op == changelog.OpTruncate {
+		return nil
+	}
+	if len(b.types) == 0 {
+		if c.After == nil {
+			return nil // there is no row that it could name
+		}
+		b.changes++
+		return b.write(inserts, 0, c.After, c.Seq)
+	}
+	key, err := b.schema.KeyValues(c.Key)
+	if err != nil {
+		return fmt.Errorf("change %d: %w", c.Seq, err)
+	}
+	node := 0
+	if b.buckets > 1 {
+		node = int(mixed.NodeFor(mixed.KeyHash(b.types, key), b.buckets).Index)
+	}
+	b.changes++
+	if c.Before != nil {
+		err = b.write(deletes, node, c.Before, c.Seq)
+	} else {
+		for i, o := range b.schema.KeyOrdinals() {
+			b.key[o] = key[i]
+		}
+		err = b.writeValues(deletes, node, b.key, c.Seq)
+	}
+	if err == nil && c.After != nil {
+		err = b.write(inserts, node, c.After, c.Seq)
+	}
+	return err
+}
+
+func (b *batch) write(kind, node int, r changelog.Row, seq changelog.SeqNum) error {
+	id, err := r.SchemaID()
+	if err != nil {
+		return fmt.Errorf("change %d: %w", seq, err)
+	}
+	if id != b.schema.ID {
+		values, err := b.rows.Values(r)
+		if err != nil {
+			return fmt.Errorf("change %d: %w", seq, err)
+		}
+		return b.writeValues(kind, node, values, seq)
+	}
+	f, err := b.file(kind, node)
+	if err != nil {
+		return err
+	}
+	if err := f.w.WriteRow(r, int64(seq)); err != nil { //nolint:gosec // SeqNums are dense from 1
+		return fmt.Errorf("change %d: %w", seq, err)
+	}
+	return nil
+}
+
+func (b *batch) writeValues(kind, node int, values []changelog.Value, seq changelog.SeqNum) error {
+	f, err := b.file(kind, node)
+	if err != nil {
+		return err
+	}
+	if err := f.w.WriteValues(values, int64(seq)); err != nil { //nolint:gosec // SeqNums are dense from 1
+		return fmt.Errorf("change %d: %w", seq, err)
+	}
+	return nil
+}
+
+// file returns the open file of a kind and node.
+func (b *batch) file(kind, node int) (*dataFile, error) {
+	if f := b.byNode[kind][node]; f != nil {
+		return f, nil
+	}
+	name := mixed.FileName{
+		Node: mixed.TreeNode{Mask: int64(b.buckets) - 1, Index: int64(node)}, Op: b.op, Count: len(b.files) + 1,
+	}
+	switch {
+	case kind == deletes:
+		name.Type = mixed.Delete
+	case len(b.types) == 0:
+		name.Type = mixed.Base
+	default:
+		name.Type = mixed.Insert
+	}
+	f := &dataFile{path: b.path(name.String())}
+	out, err := b.fs.Create(f.path)
+	if err != nil {
+		return nil, err
+	}
+	f.out = out
+	if f.w, err = datafile.NewWriter(out, b.schema, len(b.types) > 0, b.options); err != nil {
+		out.Abort()
+		return nil, err
+	}
+	b.files = append(b.files, f)
+	b.byNode[kind][node] = f
+	return f, nil
+}
+
+// finish makes the files durable and returns what is to be committed. After an error, abort is due.
+func (b *batch) finish() ([]table.NewFile, error) {
+	add := make([]table.NewFile, 0, len(b.files))
+	for _, f := range b.files {
+		w := f.w
+		f.w = nil
+		var err error
+		if f.done, err = w.Close(); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.path, err)
+		}
+		if err := f.out.Commit(); err != nil {
+			return nil, err
+		}
+		add = append(add, table.NewFile{
+			Path: f.path, Schema: b.schema, Offset: len(b.types) > 0, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata,
+		})
+	}
+	return add, nil
+}
+
+// abort removes all files: none was part of a commit.
+func (b *batch) abort() error {
+	var errs []error
+	for _, f := range b.files {
+		if f.w != nil {
+			f.w.Abort()
+		}
+		f.out.Abort()
+		errs = append(errs, b.fs.Remove(f.path))
+	}
+	return errors.Join(errs...)
+}
+
+// limits end a batch.
+type limits struct {
+	rows  int
+	bytes int64
+}
+
+// fill writes changes after from until they end or a limit is reached, and returns the SeqNum of the last one and how
+// far the streams that it has seen are applied by then.
+func (b *batch) fill(ctx context.Context, from changelog.SeqNum, changes iter.Seq2[changelog.Change, error], l limits) (changelog.SeqNum, positions, error) {
+	to, seen, n := from, positions{}, 0
+	for c, err := range changes {
+		if err != nil {
+			return to, seen, err
+		}
+		if n >= l.rows || b.bytes >= l.bytes {
+			seen.cut(&c.Position)
+			return to, seen, nil
+		}
+		if c.Seq != to+1 {
+			return to, seen, fmt.Errorf("change %d follows %d in the log: %w", c.Seq, to, changelog.ErrCorrupt)
+		}
+		if n%1024 == 0 && ctx.Err() != nil {
+			return to, seen, context.Cause(ctx)
+		}
+		if err := b.add(&c); err != nil {
+			return to, seen, err
+		}
+		seen.note(&c.Position)
+		to = c.Seq
+		n++
+	}
+	return to, seen, ctx.Err()
+}

@@ -1,0 +1,465 @@
+package flush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+	"firn/state"
+)
+
+// Log is what a Flusher needs of the LogStore. *logstore.Store implements it.
+type Log interface {
+	// Scan yields the changes of a table in (from, to], ascending; an error comes last.
+	Scan(ctx context.Context, id changelog.TableID, from, to changelog.SeqNum) iter.Seq2[changelog.Change, error]
+	// Wait blocks until a table has a change after the given one and returns the newest, or ctx's error.
+	Wait(ctx context.Context, id changelog.TableID, after changelog.SeqNum) (changelog.SeqNum, error)
+	// Bounds returns the oldest and the newest change that a table's log holds.
+	Bounds(id changelog.TableID) (oldest, applied changelog.SeqNum, err error)
+	// Positions returns how far the streams of a source are applied. What it returns is covered by the SeqNums that Bounds
+	// returns afterwards.
+	Positions(source string) ([]changelog.StreamPosition, error)
+}
+
+// Registry is what a Flusher needs of the table registry. *state.Registry implements it.
+type Registry interface {
+	ByID(id changelog.TableID) (*state.Table, bool)
+	Progress(id changelog.TableID) (state.Progress, error)
+	UpdateProgress(ctx context.Context, id changelog.TableID, change func(*state.Progress)) error
+	WriterID() string
+}
+
+// Catalog is what a Flusher needs of the lake. *table.Catalog implements it.
+type Catalog interface {
+	Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*table.Table, error)
+	Load(ctx context.Context, name string) (*table.Table, error)
+}
+
+// ErrDiverged reports a table whose last flush in the lake is not one that this data directory can have made: the log
+// or the lake was put back to an earlier state. Nothing is written; a person must decide.
+var ErrDiverged = errors.New("flush: the lake and the data directory have diverged")
+
+// Flusher brings the log of one table into its change store. Run is called once; Flush only while Run is not running.
+type Flusher struct {
+	id       changelog.TableID
+	name     string
+	log      Log
+	registry Registry
+	catalog  Catalog
+	o        *Options
+	metrics  *metrics
+	slots    chan struct{} // bounds the flushes that write at a time
+	logger   *slog.Logger
+
+	lake      *table.Table // nil: not loaded, or not there yet
+	recovered bool
+	epoch     changelog.Epoch
+	positions positions // of the last commit
+	pending   *prepared // written, and not known to be committed
+	perChange int64     // estimated bytes
+	nudge     chan chan<- error
+	done      chan struct{} // closed when Run returns
+}
+
+// prepared is a commit whose files are durable.
+type prepared struct {
+	batch   *batch
+	commit  table.Commit
+	unknown bool // an attempt to commit it ended without an answer: the files may be in the lake (P2)
+}
+
+// Run flushes until ctx ends: a batch closes Options.Interval after its first change or when it is large enough.
+// Whatever may pass is tried again with a growing delay. It returns nil after a clean stop; what is not flushed stays in
+// the log.
+//
+// Errors, all permanent: state.ErrFenced, another writer owns the table (P3); ErrDiverged; state.ErrNotFound, the table
+// was dropped.
+func (f *Flusher) Run(ctx context.Context) error {
+	defer close(f.done)
+	backoff := f.o.MinBackoff
+	for {
+		err := f.turn(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return errors.Join(permanent(err), f.release())
+		case err == nil:
+			backoff = f.o.MinBackoff
+			continue
+		case permanent(err) != nil:
+			return errors.Join(err, f.release())
+		}
+		f.metrics.errors.WithLabelValues(f.name).Inc()
+		f.logger.Warn("flush failed, will be tried again", slog.Any("err", err), slog.Duration("in", backoff))
+		if !sleep(ctx, backoff) {
+			return f.release()
+		}
+		backoff = min(2*backoff, f.o.MaxBackoff)
+	}
+}
+
+// permanent returns err if trying again is of no use, else nil.
+func permanent(err error) error {
+	if errors.Is(err, state.ErrFenced) || errors.Is(err, ErrDiverged) || errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// turn waits for a batch to close, or for a nudge, and flushes.
+func (f *Flusher) turn(ctx context.Context) error {
+	if !f.recovered {
+		if err := f.recover(ctx); err != nil {
+			return err
+		}
+	}
+	var answer chan<- error
+	if f.pending == nil {
+		var err error
+		if answer, err = f.await(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := f.Flush(ctx)
+	if answer != nil {
+		answer <- err
+	}
+	return err
+}
+
+// pollEvery is how often a closing batch's size is looked at.
+const pollEvery = 100 * time.Millisecond
+
+// await returns when there is a batch to flush.
+func (f *Flusher) await(ctx context.Context) (answer chan<- error, err error) {
+	p, err := f.registry.Progress(f.id)
+	if err != nil {
+		return nil, fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	first := make(chan error, 1)
+	waitCtx, cancel := context.WithCancel(ctx)
+	go func() {
+		_, err := f.log.Wait(waitCtx, f.id, p.Flushed)
+		first <- err
+	}()
+	defer func() {
+		cancel()
+		if first != nil {
+			<-first //nolint:errcheck // the wait was ended: its error is ours
+		}
+	}()
+	select {
+	case answer := <-f.nudge:
+		return answer, nil
+	case err := <-first:
+		first = nil
+		if err != nil {
+			return nil, fmt.Errorf("flush %s: %w", f.name, err)
+		}
+	}
+	interval, poll := time.NewTimer(f.o.Interval), time.NewTicker(min(pollEvery, f.o.Interval))
+	defer interval.Stop()
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case answer := <-f.nudge:
+			return answer, nil
+		case <-interval.C:
+			return nil, nil
+		case <-poll.C:
+		}
+		_, applied, err := f.log.Bounds(f.id)
+		if err != nil {
+			return nil, fmt.Errorf("flush %s: %w", f.name, err)
+		}
+		n := int64(applied) - int64(p.Flushed) //nolint:gosec // SeqNums are dense from 1
+		f.metrics.pending.WithLabelValues(f.name).Set(float64(n))
+		if n >= int64(f.o.MaxRows) || n*f.perChange >= f.o.MaxBytes {
+			return nil, nil
+		}
+	}
+}
+
+// Flush flushes one batch now, up to the limits of the Options, and returns up to which change the lake has all. It does
+// nothing if the log has nothing new. Errors: those of Run, and what may pass.
+func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
+	if !f.recovered {
+		if err := f.recover(ctx); err != nil {
+			return 0, err
+		}
+	}
+	select {
+	case f.slots <- struct{}{}:
+		defer func() { <-f.slots }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	if f.pending == nil {
+		if err := f.prepare(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if f.pending != nil {
+		if err := f.commit(ctx); err != nil {
+			return 0, err
+		}
+	}
+	p, err := f.registry.Progress(f.id)
+	if err != nil {
+		return 0, fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	return p.Flushed, nil
+}
+
+// prepare writes the files of the next batch. Where the log has no rows it leaves pending nil.
+func (f *Flusher) prepare(ctx context.Context) (err error) {
+	entry, ok := f.registry.ByID(f.id)
+	if !ok {
+		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
+	}
+	p, err := f.registry.Progress(f.id)
+	if err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	// Positions first: all that they cover is in the log up to the applied change that is asked for afterwards.
+	read, err := f.read(entry)
+	if err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	_, applied, err := f.log.Bounds(f.id)
+	if err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	if applied <= p.Flushed {
+		return nil
+	}
+	// The schema of every applied row was in the registry before the row was applied.
+	if entry, ok = f.registry.ByID(f.id); !ok {
+		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
+	}
+	if err := f.ready(ctx, entry); err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	started := time.Now()
+	b := newBatch(f.lake, entry.Schemas, f.bucketsFor(entry, applied-p.Flushed), f.o.File)
+	defer func() {
+		if f.pending == nil {
+			err = errors.Join(err, b.abort())
+		}
+	}()
+	to, seen, err := b.fill(ctx, p.Flushed, f.log.Scan(ctx, f.id, p.Flushed, applied), limits{f.o.MaxRows, f.o.MaxBytes})
+	if err != nil {
+		return fmt.Errorf("flush %s after %d: %w", f.name, p.Flushed, err)
+	}
+	add, err := b.finish()
+	if err != nil {
+		return fmt.Errorf("flush %s (%d, %d]: %w", f.name, p.Flushed, to, err)
+	}
+	f.perChange = max(1, b.bytes/int64(to-p.Flushed)) //nolint:gosec // not negative
+	f.metrics.seconds.WithLabelValues(f.name).Observe(time.Since(started).Seconds())
+	at := positions{}
+	at.advance(f.positions.sorted())
+	at.advance(seen.sorted())
+	if to == applied {
+		at.advance(read)
+	}
+	f.pending = &prepared{batch: b, commit: table.Commit{
+		FlushMark: table.FlushMark{
+			CommitID: uuid.NewString(), Writer: f.registry.WriterID(), Epoch: f.epoch, From: p.Flushed, To: to, Positions: at.sorted(),
+		},
+		Add: add,
+	}}
+	return nil
+}
+
+// read returns how far the streams that feed the table are applied.
+func (f *Flusher) read(entry *state.Table) ([]changelog.StreamPosition, error) {
+	topics, sources := map[state.TopicRef]bool{}, map[string]bool{}
+	for _, t := range entry.Topics {
+		topics[t], sources[t.Source] = true, true
+	}
+	var out []changelog.StreamPosition
+	for source := range sources {
+		all, err := f.log.Positions(source)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range all {
+			if topics[state.TopicRef{Source: p.Source, Topic: p.Topic}] {
+				out = append(out, p)
+			}
+		}
+	}
+	return out, nil
+}
+
+// bucketsFor returns over how many nodes a batch of n changes is spread.
+func (f *Flusher) bucketsFor(entry *state.Table, n changelog.SeqNum) int {
+	if n < changelog.SeqNum(f.o.BucketRows) { //nolint:gosec // positive
+		return 1
+	}
+	want := f.o.Buckets
+	if change := f.lake.Change(); change != nil {
+		if v, err := strconv.Atoi(change.Properties()[mixed.PropChangeBuckets]); err == nil && mixed.ValidBuckets(v) {
+			want = v
+		}
+	}
+	return mixed.Buckets(entry.Schemas, want)
+}
+
+// ready loads the lake's table, or creates it, and gives it the schemas that it lacks.
+func (f *Flusher) ready(ctx context.Context, entry *state.Table) error {
+	if f.lake == nil {
+		t, err := f.catalog.Create(ctx, f.name, entry.Schemas[0], entry.Properties)
+		if errors.Is(err, table.ErrExists) { // an earlier try, whose answer was lost, or somebody else
+			return fmt.Errorf("%w: %w", f.unrecover(), err)
+		}
+		if err != nil {
+			return err
+		}
+		f.lake = t
+		f.logger.Info("table created in the lake")
+	}
+	if f.epoch == 0 {
+		if err := f.claim(ctx); err != nil {
+			return err
+		}
+	}
+	if len(f.lake.Schemas()) >= len(entry.Schemas) {
+		return nil
+	}
+	if err := f.lake.SyncSchemas(ctx, entry.Schemas); err != nil {
+		return err
+	}
+	return f.reload(ctx)
+}
+
+var errRecover = errors.New("recover first")
+
+// unrecover makes the next try begin with recover.
+func (f *Flusher) unrecover() error {
+	f.recovered, f.lake = false, nil
+	return errRecover
+}
+
+// commit commits what is pending and then, only then, moves the progress (P2, P5). The files stay as long as they
+// might be in the lake.
+func (f *Flusher) commit(ctx context.Context) error {
+	p := f.pending
+	started := time.Now()
+	// A commit that is on its way is waited for, also by who is told to stop.
+	send, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.o.CommitTimeout)
+	defer cancel()
+	snap, err := f.lake.AppendChanges(send, p.commit)
+	outcome := outcomeOf(err)
+	f.metrics.committed(outcome, time.Since(started))
+	switch outcome {
+	case "committed":
+	case "fenced":
+		err = fmt.Errorf("flush %s (%d, %d] under epoch %d: %w: %w", f.name, p.commit.From, p.commit.To, f.epoch, state.ErrFenced, err)
+		if !p.unknown { // AppendChanges looks for the commit before it looks at the epoch: it is not there
+			f.pending = nil
+			err = errors.Join(err, p.batch.abort())
+		}
+		return err
+	case "unknown":
+		p.unknown = true
+		fallthrough
+	default:
+		return fmt.Errorf("flush %s (%d, %d]: %w", f.name, p.commit.From, p.commit.To, err)
+	}
+	if err := f.advance(send, &p.commit.FlushMark, snap.Sequence); err != nil {
+		return err // the same commit is found again by its id
+	}
+	f.pending = nil
+	f.report(p, snap)
+	return nil
+}
+
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return "committed"
+	case errors.Is(err, table.ErrFenced):
+		return "fenced"
+	case errors.Is(err, table.ErrUnknownOutcome):
+		return "unknown"
+	case table.IsConflict(err):
+		return "conflict"
+	}
+	return "failed"
+}
+
+// advance records a commit that is in the lake.
+func (f *Flusher) advance(ctx context.Context, m *table.FlushMark, sequence int64) error {
+	err := f.registry.UpdateProgress(ctx, f.id, func(p *state.Progress) {
+		p.Flushed, p.CommitID, p.ChangeSequence = m.To, m.CommitID, sequence
+	})
+	if err != nil {
+		return fmt.Errorf("flush %s (%d, %d], progress: %w", f.name, m.From, m.To, err)
+	}
+	f.positions = positions{}
+	f.positions.advance(m.Positions)
+	return nil
+}
+
+func (f *Flusher) report(p *prepared, snap table.Snapshot) {
+	size := int64(0)
+	for _, file := range p.commit.Add {
+		size += file.Bytes
+	}
+	f.metrics.rows.WithLabelValues(f.name).Add(float64(p.commit.To - p.commit.From))
+	f.metrics.bytes.WithLabelValues(f.name).Add(float64(size))
+	f.metrics.files.WithLabelValues(f.name).Add(float64(len(p.commit.Add)))
+	f.metrics.pending.WithLabelValues(f.name).Set(0)
+	at := p.batch.lastSource
+	if at == 0 {
+		at = p.batch.last
+	}
+	if at != 0 {
+		f.metrics.lag.WithLabelValues(f.name).Set(f.o.Now().Sub(time.UnixMicro(at)).Seconds())
+	}
+	f.logger.Debug("flushed", slog.Uint64("from", uint64(p.commit.From)), slog.Uint64("seq", uint64(p.commit.To)),
+		slog.String("commit", p.commit.CommitID), slog.Int64("snapshot", snap.ID), slog.Int64("bytes", size))
+}
+
+// release removes the files of a commit that was never sent, or is known not to have landed. One whose outcome is
+// unknown keeps them: the next start finds out (P2).
+func (f *Flusher) release() error {
+	p := f.pending
+	f.pending = nil
+	if p == nil || p.unknown {
+		return nil
+	}
+	return p.batch.abort()
+}
+
+func (f *Flusher) reload(ctx context.Context) error {
+	t, err := f.catalog.Load(ctx, f.name)
+	if err != nil {
+		return err
+	}
+	f.lake = t
+	return nil
+}

@@ -1,0 +1,164 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+
+	"firn/changelog"
+	"firn/changelog/datafile"
+)
+
+// lsn is a row's place in history.
+type lsn struct {
+	txn    int64
+	offset int64
+}
+
+func (a lsn) less(b lsn) bool {
+	return a.txn < b.txn || a.txn == b.txn && a.offset < b.offset
+}
+
+// share is the part of all keys that one pass over a task's files deals with.
+type share struct {
+	pass, passes uint64
+	seed         maphash.Seed
+}
+
+func newShare(passes uint64) share { return share{passes: max(passes, 1), seed: maphash.MakeSeed()} }
+
+func (s *share) has(k changelog.Key) bool {
+	return s.passes <= 1 || maphash.Bytes(s.seed, k)%s.passes == s.pass
+}
+
+// passesFor returns into how many shares n keys must be split so that none is expected to exceed limit.
+func passesFor(n int64, limit int) uint64 {
+	return uint64((n + int64(limit) - 1) / int64(limit)) //nolint:gosec // neither is negative
+}
+
+// keyDeletes is the newest delete of each key.
+type keyDeletes map[string]lsn
+
+// kills reports whether a delete of k is newer than at.
+func (d keyDeletes) kills(k changelog.Key, at lsn) bool {
+	if len(d) == 0 {
+		return false
+	}
+	del, ok := d[string(k)]
+	return ok && at.less(del)
+}
+
+// loadDeletes reads the deletes of the share's keys.
+func (r *Reader) loadDeletes(ctx context.Context, files []File, s *share) (keyDeletes, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	schema, err := datafile.ProjectKey(r.schema)
+	if err != nil {
+		return nil, err
+	}
+	deletes := keyDeletes{}
+	var key changelog.Key
+	for _, f := range files {
+		err := r.each(ctx, f, schema, true, func(row *fileRow) error {
+			if row.offset < 0 {
+				return fmt.Errorf("%s, row %d has no file offset: %w", f.Path, row.ordinal, changelog.ErrCorrupt)
+			}
+			key = appendKey(key[:0], schema, row.values)
+			if !s.has(key) {
+				return nil
+			}
+			at := lsn{f.Info.Txn, row.offset}
+			if old, ok := deletes[string(key)]; !ok || old.less(at) {
+				deletes[string(key)] = at
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return deletes, nil
+}
+
+// appendKey is Schema.KeyOf, and gives null keys (which foreign tables may have; they are equal to each other) an
+// encoding of their own.
+func appendKey(dst changelog.Key, s *changelog.Schema, values []changelog.Value) changelog.Key {
+	for _, o := range s.KeyOrdinals() {
+		if values[o].Null {
+			return appendNullKey(dst[:0], s, values)
+		}
+	}
+	return s.KeyOf(dst, values)
+}
+
+// appendNullKey: a byte a column tells whether there is a value. No table of ours has such a key (P6 parks them).
+func appendNullKey(dst changelog.Key, s *changelog.Schema, values []changelog.Value) changelog.Key {
+	dst = append(dst, 0xff, 0xff, 0xff)
+	for _, o := range s.KeyOrdinals() {
+		if values[o].Null {
+			dst = append(dst, 0)
+			continue
+		}
+		dst = changelog.AppendKey(append(dst, 1), []*changelog.Type{s.Columns[o].Type}, values[o:o+1])
+	}
+	return dst
+}
+
+// bits is a set of row ordinals.
+type bits []uint64
+
+func (b bits) has(i int64) bool {
+	return i>>6 < int64(len(b)) && b[i>>6]>>(i&63)&1 == 1
+}
+
+func (b *bits) set(i int64) {
+	for int64(len(*b)) <= i>>6 {
+		*b = append(*b, 0)
+	}
+	(*b)[i>>6] |= 1 << (i & 63)
+}
+
+// loadPositions returns the deleted rows of each of the data files, a bit a row. A position delete concerns data that
+// is not newer than itself.
+func (r *Reader) loadPositions(ctx context.Context, files []File, data []dataFile) (map[string]*bits, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	sequence := make(map[string]int64, len(data))
+	for _, d := range data {
+		if d.base {
+			sequence[d.Path] = d.Sequence
+		}
+	}
+	dead := map[string]*bits{}
+	for _, f := range files {
+		if err := r.addPositions(ctx, f, sequence, dead); err != nil {
+			return nil, fmt.Errorf("position deletes %s: %w", f.Path, err)
+		}
+	}
+	return dead, nil
+}
+
+func (r *Reader) addPositions(ctx context.Context, f File, sequence map[string]int64, dead map[string]*bits) error {
+	var last string
+	var set *bits
+	return r.files.positions(ctx, f, func(path []byte, pos int64) error {
+		if last == "" || string(path) != last {
+			last, set = string(path), nil
+			if seq, ok := sequence[last]; ok && seq <= f.Sequence {
+				if dead[last] == nil {
+					dead[last] = new(bits)
+				}
+				set = dead[last]
+			}
+		}
+		if pos < 0 {
+			return fmt.Errorf("position %d: %w", pos, changelog.ErrCorrupt)
+		}
+		if set != nil {
+			set.set(pos)
+		}
+		return nil
+	})
+}
