@@ -1,0 +1,106 @@
+package optimizer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+	"firn/state"
+)
+
+// commitTimeout bounds a commit that was begun, and what has to follow it, when the process is asked to stop.
+const commitTimeout = time.Minute
+
+// commitAttempts is how often a commit of unknown outcome is sent again, under its id.
+const commitAttempts = 3
+
+// owner is under which name and epoch commits are made.
+type owner struct {
+	writer string
+	epoch  changelog.Epoch
+}
+
+// propType is the summary key that tells what kind of optimizing made a snapshot.
+const propType = "firn.optimize"
+
+// commit publishes what a task wrote: one commit of the base store, only on the snapshot that was planned on. If it
+// certainly did not happen the new files are removed; if its outcome stays unknown they stay (P2).
+func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c table.BaseCommit) (table.Snapshot, error) {
+	c.ID, c.Writer, c.Epoch = rand.Text(), who.writer, who.epoch // P2, P3
+	c.Summary = map[string]string{"snapshot.producer": "OPTIMIZE", propType: t.String()}
+	c.Expect = table.ExpectNone
+	if s := l.t.Base().Snapshot(); s != nil {
+		c.Expect = s.ID
+		if c.Replace {
+			c.DataSequence = s.Sequence
+		}
+	}
+	for _, f := range out.files {
+		n := table.NewFile{Path: f.path, Schema: f.schema, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata, Referenced: f.referenced}
+		if f.content == mixed.PositionDelete {
+			c.AddDeletes = append(c.AddDeletes, n)
+		} else {
+			c.Add = append(c.Add, n)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	snap, err := l.t.CommitBase(ctx, c)
+	for i := 1; i < commitAttempts && errors.Is(err, table.ErrUnknownOutcome); i++ {
+		if sleep(ctx, time.Duration(i)*time.Second) != nil {
+			break
+		}
+		snap, err = l.t.CommitBase(ctx, c)
+	}
+	switch {
+	case err == nil:
+		return snap, nil
+	case errors.Is(err, table.ErrUnknownOutcome):
+		return snap, fmt.Errorf("%s of %s: its %d files stay: %w", t, l.t.Name(), len(out.created), err)
+	case errors.Is(err, table.ErrFenced):
+		err = fmt.Errorf("%w: %w", state.ErrFenced, err)
+	}
+	return snap, errors.Join(fmt.Errorf("%s of %s: %w", t, l.t.Name(), err), out.remove())
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// moveIndex brings the position index to the base snapshot that a merge made: in key order, and with the progress, in
+// one synced batch.
+func (m *merge) moveIndex(ctx context.Context, x *state.Index, order []int32, snapshot int64, progress func(*state.Progress)) (err error) {
+	b := x.Begin()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	numbers := make([]uint64, len(m.out.created))
+	for _, f := range m.out.files {
+		if f.content == mixed.Base {
+			numbers[f.number] = b.AddFile(f.path)
+		}
+	}
+	for _, p := range m.gone {
+		b.DropFile(p)
+	}
+	for _, e := range order {
+		switch m.ends[e] {
+		case added, replaced:
+			b.Set(m.fold.key(int(e)), numbers[m.moves[e].file], int64(m.moves[e].row))
+		case removed:
+			b.Delete(m.fold.key(int(e)))
+		case untouched:
+		}
+	}
+	return b.Commit(ctx, snapshot, progress)
+}

@@ -1,0 +1,146 @@
+package optimizer
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"firn/changelog/table"
+)
+
+// crasher kills the process at one of many points: it takes what Pebble has synced by then, and lets nothing more reach
+// the lake.
+type crasher struct {
+	w       *world
+	indexes atomic.Bool // between the commit to the lake and the end of the index batch
+
+	mu    sync.Mutex // Pebble's own goroutines come to points, too
+	left  int        // points to go
+	after *vfs.MemFS
+	where string
+}
+
+// point is one place to crash at; it reports whether the process is dead.
+func (c *crasher) point(where string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.after != nil {
+		return true
+	}
+	if c.left--; c.left == 0 {
+		c.after, c.where = c.w.disk.CrashClone(vfs.CrashCloneCfg{}), where
+	}
+	return c.after != nil
+}
+
+func (c *crasher) die(where string) {
+	if c.point(where) {
+		panic(errCrash)
+	}
+}
+
+// TestCrash crashes at each point of a minor and a major in turn: after files are written, before and after the catalog's
+// commit, before the index's batch, at each write of Pebble in it, and after it. After a restart base store, merged view
+// and index are right, and optimizing goes on.
+func TestCrash(t *testing.T) {
+	points := map[string]int{}
+	for k := 1; ; k++ {
+		w := newWorld(t, nil)
+		w.options = small(20_000)
+		w.open()
+		r := rand.New(rand.NewPCG(7, 7))
+		for range 3 {
+			w.flush(w.random(r, 25)...)
+			w.once(Minor)
+		}
+		w.flush(w.random(r, 25)...)
+		c := &crasher{w: w, left: k}
+		w.crashable(c)
+		died := w.until(func() {
+			w.once(Minor)
+			w.once(Major)
+		})
+		c.indexes.Store(false)
+		if c.after == nil {
+			if died {
+				t.Fatal("died without a crash")
+			}
+			break
+		}
+		points[c.where]++
+		w.hook = nil
+		w.must(w.db.Close())
+		w.disk = c.after
+		w.openState(w.disk)
+		w.open()
+		w.check()
+		w.once(Minor)
+		w.check()
+		w.flush(w.random(r, 25)...)
+		w.once(Minor)
+		w.check()
+		w.once(Major)
+		w.check()
+		w.now = time.Now().Add(time.Hour)
+		_, err := w.opt.Orphans(w.ctx(), tableName, time.Minute, false)
+		w.must(err)
+		w.check()
+		w.noLitter()
+		w.same("base store at the end", w.model, w.history[w.table().Optimized()[""]])
+		if p := w.progress(); p.IndexSnapshot != w.table().Base().SnapshotID() {
+			t.Errorf("crash %d: index is of snapshot %d", k, p.IndexSnapshot)
+		}
+		if t.Failed() {
+			t.Fatalf("crash %d at %s", k, c.where)
+		}
+	}
+	t.Logf("crashed at %v", points)
+	for _, where := range []string{"written", "before commit", "after commit", "committed", "pebble", "indexed"} {
+		if points[where] == 0 {
+			t.Errorf("no crash at %q", where)
+		}
+	}
+}
+
+// crashable lets c watch the lake's commits, the optimizer's steps and Pebble's writes.
+func (w *world) crashable(c *crasher) {
+	w.hook = func(_ context.Context, _ table.Attempt, commit func() error) error {
+		c.die("before commit")
+		err := commit()
+		c.die("after commit")
+		return err
+	}
+	w.must(w.db.Close())
+	w.openState(errorfs.Wrap(w.disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && c.indexes.Load() {
+			c.point("pebble")
+		}
+		return nil
+	})))
+	w.open()
+	w.opt.step = func(name string) error {
+		c.indexes.Store(name == "committed")
+		c.die(name)
+		return nil
+	}
+}
+
+// until runs f and reports whether it died of a crash.
+func (w *world) until(f func()) (died bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p != error(errCrash) { //nolint:errorlint // the very value
+				panic(p)
+			}
+			died = true
+		}
+	}()
+	f()
+	return false
+}

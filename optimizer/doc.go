@@ -1,0 +1,17 @@
+// Package optimizer presses the change files of keyed mixed tables into base files and keeps the base files few, large
+// and clean:
+//
+//	minor   change files ──► base files + position deletes         the base store catches up
+//	major   small and dirty base files ──► larger, clean ones      readers open few files and skip few rows
+//	full    all base files of a partition, on an interval or by hand
+//	expire  merged change files, old snapshots and files that nothing names go
+//
+// What is to be done is decided by Plan, a pure function of file metadata, and carried out in three steps: write new
+// files, commit them to the base store (P2: under an id that is looked for; P3: under the table's epoch; only on the
+// snapshot that was planned on), and then move the position index, in one synced batch that names the new snapshot. A
+// crash between the last two leaves an index of another snapshot than the table's; it is built again from the base store's
+// key columns before the next merge, and so it is after a commit of somebody else.
+//
+// A merge reads O(changes): the index says where the base rows of the changed keys are, no base file is read. All bulk
+// work is on Arrow batches; no row is decoded but its key.
+package optimizer

@@ -1,0 +1,100 @@
+package optimizer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"firn/changelog"
+	"firn/changelog/datafile"
+	"firn/changelog/table"
+	"firn/state"
+)
+
+// rebuild makes x the index of the base store as l has it: from the key columns of all data files without the deleted
+// rows. It takes O(base) time; memory is the deleted rows' bits and one batch.
+func rebuild(ctx context.Context, l *lake, x *state.Index, o datafile.Options) (err error) {
+	b := x.Begin()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	b.Reset()
+	if err := addRows(ctx, l.t.FS(), l.schema, b, sortedPaths(l.base), l.deletePaths(), o); err != nil {
+		return fmt.Errorf("rebuild position index of %s: %w", l.t.Name(), err)
+	}
+	return b.Commit(ctx, l.t.Base().SnapshotID(), nil)
+}
+
+// addRows sets the positions of all live rows of data files.
+func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.IndexBatch, data, deletes []string, o datafile.Options) error {
+	key, err := datafile.ProjectKey(s)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller says for what
+	}
+	wanted := make(map[string]bool, len(data))
+	for _, p := range data {
+		wanted[p] = true
+	}
+	gone, err := loadDeletes(fs, deletes, o, func(p string) bool { return wanted[p] })
+	if err != nil {
+		return err
+	}
+	for _, p := range data {
+		file, dead := b.AddFile(p), gone[p]
+		err := eachKey(ctx, fs, p, key, o, func(k changelog.Key, row int64) error {
+			if !dead.has(row) {
+				b.Set(k, file, row)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanIndex answers lookups by reading the key columns of the whole base store: what firn optimize uses where there is no
+// Pebble instance. All keys of a merge come in one Lookup. Memory: the keys looked up.
+type scanIndex struct {
+	ctx  context.Context // one merge long: Lookup of state.Index takes none
+	l    *lake
+	o    datafile.Options
+	path []string // by file number, less one
+}
+
+// Lookup implements index.
+func (x *scanIndex) Lookup(keys []changelog.Key, out []state.RowPosition, found []bool) error {
+	want := newFold(len(keys))
+	for _, k := range keys {
+		want.entry(k) // entry i is keys[i]: they are distinct
+	}
+	key, err := datafile.ProjectKey(x.l.schema)
+	if err != nil {
+		return err //nolint:wrapcheck // a table's own schema has its key columns
+	}
+	gone, err := loadDeletes(x.l.t.FS(), x.l.deletePaths(), x.o, func(p string) bool { _, ok := x.l.base[p]; return ok })
+	if err != nil {
+		return err
+	}
+	for _, p := range sortedPaths(x.l.base) {
+		x.path = append(x.path, p)
+		file := uint64(len(x.path))
+		err := eachKey(x.ctx, x.l.t.FS(), p, key, x.o, func(k changelog.Key, row int64) error {
+			if i, _, ok := want.find(k, hashKey(k)); ok && !gone[p].has(row) {
+				out[i], found[i] = state.RowPosition{File: file, Row: row}, true
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Path implements index.
+func (x *scanIndex) Path(file uint64) (string, bool) {
+	if file == 0 || file > uint64(len(x.path)) {
+		return "", false
+	}
+	return x.path[file-1], true
+}

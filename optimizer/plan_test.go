@@ -1,0 +1,258 @@
+package optimizer
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"firn/changelog/mixed"
+)
+
+// TestPlan runs the scripts of testdata/plan: files are declared one a line, plan prints the tasks.
+func TestPlan(t *testing.T) {
+	datadriven.Walk(t, "testdata/plan", func(t *testing.T, path string) {
+		var v View
+		r := defaultRules()
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "reset":
+				v, r = View{}, defaultRules()
+			case "rules":
+				setRules(t, &r, d.CmdArgs)
+			case "base", "deletes", "change":
+				for line := range strings.Lines(d.Input) {
+					declare(t, &v, d.Cmd, strings.Fields(line))
+				}
+			case "optimized":
+				v.Optimized = map[string]int64{}
+				for _, a := range d.CmdArgs {
+					v.Optimized[strings.Trim(a.Key, "_")] = number(t, a.Vals[0])
+				}
+			case "plan":
+				return printPlan(t, v, r, d.CmdArgs)
+			default:
+				d.Fatalf(t, "unknown command")
+			}
+			return ""
+		})
+	})
+}
+
+func defaultRules() Rules {
+	var r Rules
+	r.EnsureDefaults()
+	return r
+}
+
+func setRules(t *testing.T, r *Rules, args []datadriven.CmdArg) {
+	for _, a := range args {
+		v := a.Vals[0]
+		switch a.Key {
+		case "interval":
+			r.MinorInterval, _ = time.ParseDuration(v)
+		case "full":
+			r.FullInterval, _ = time.ParseDuration(v)
+		case "keep-clean":
+			r.FullKeepClean = v == "true"
+		case "max-files":
+			r.MaxFiles = int(number(t, v))
+		case "max-rows":
+			r.MaxRows = number(t, v)
+		case "fan-in":
+			r.FanIn = int(number(t, v))
+		case "max-deletes":
+			r.MaxDeletes = int(number(t, v))
+		default:
+			t.Fatalf("unknown rule %s", a.Key)
+		}
+	}
+}
+
+func declare(t *testing.T, v *View, what string, words []string) {
+	if len(words) == 0 {
+		return
+	}
+	args, n := map[string]string{}, 1
+	for _, w := range words[1:] {
+		k, x, _ := strings.Cut(w, "=")
+		args[k] = x
+	}
+	get := func(name string, def int64) int64 {
+		if s, ok := args[name]; ok {
+			return number(t, s)
+		}
+		return def
+	}
+	if args["n"] != "" {
+		n = int(number(t, args["n"]))
+	}
+	node, err := mixed.NodeOf(get("node", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		name := words[0]
+		if n > 1 {
+			name += strconv.Itoa(i)
+		}
+		bytes, rows := get("bytes", 1000), get("rows", 100)
+		switch what {
+		case "base":
+			v.Base = append(v.Base, DataFile{Path: name, Partition: args["p"], Node: node, Bytes: bytes, Rows: rows, Deleted: get("deleted", 0)})
+		case "deletes":
+			v.Deletes = append(v.Deletes, DeleteFile{Path: name, Partition: args["p"], Node: node, Bytes: bytes, Rows: rows, Live: get("live", rows)})
+		case "change":
+			seq := get("seq", 1)
+			f := ChangeFile{Path: name, Partition: args["p"], Type: mixed.Insert, Sequence: seq, Txn: get("tx", seq), Bytes: bytes, Rows: rows}
+			if args["ed"] != "" {
+				f.Type = mixed.Delete
+			}
+			v.Change = append(v.Change, f)
+		}
+	}
+}
+
+func number(t *testing.T, s string) int64 {
+	unit := int64(1)
+	for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "k": 1000, "M": 1_000_000} {
+		if rest, ok := strings.CutSuffix(s, suffix); ok {
+			s, unit = rest, u
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * unit
+}
+
+func printPlan(t *testing.T, v View, r Rules, args []datadriven.CmdArg) string {
+	now := time.Unix(1_000_000, 0)
+	v.LastMinor, v.LastFull = now, now
+	var force Type
+	for _, a := range args {
+		switch a.Key {
+		case "minor", "full":
+			at := time.Time{}
+			if a.Vals[0] != "never" {
+				d, err := time.ParseDuration(a.Vals[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				at = now.Add(-d)
+			}
+			if a.Key == "minor" {
+				v.LastMinor = at
+			} else {
+				v.LastFull = at
+			}
+		case "force":
+			var err error
+			if force, err = ParseType(a.Vals[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var b strings.Builder
+	tasks, notes := Plan(v, r, now, force)
+	for _, task := range tasks {
+		fmt.Fprintf(&b, "%s %s", task.Type, task.Action)
+		if task.Partition != "" {
+			fmt.Fprintf(&b, " p=%s", task.Partition)
+		}
+		if task.Node.ID() != 1 {
+			fmt.Fprintf(&b, " node=%s", task.Node)
+		}
+		for _, f := range task.Changes {
+			fmt.Fprintf(&b, " %s", f.Path)
+		}
+		for _, f := range task.Data {
+			fmt.Fprintf(&b, " %s", f.Path)
+		}
+		for _, f := range task.Deletes {
+			fmt.Fprintf(&b, " %s", f.Path)
+		}
+		fmt.Fprintf(&b, ": %s\n", task.Reason)
+	}
+	for _, n := range notes {
+		fmt.Fprintf(&b, "note: %s\n", n)
+	}
+	return b.String()
+}
+
+// TestPlanAmplification lets minors add one fragment after another and applies the planned rewrites: however long it
+// goes on, the small files stay few and a byte is rewritten a logarithmic number of times.
+func TestPlanAmplification(t *testing.T) {
+	for _, fragment := range []int64{10 << 10, 1 << 20, 5 << 20} {
+		r := defaultRules()
+		var v View
+		var written, added int64
+		most := 0
+		for i := range 5000 {
+			v.Base = append(v.Base, DataFile{Path: fmt.Sprintf("m%d", i), Bytes: fragment, Rows: 1000})
+			added += fragment
+			for round := 0; ; round++ {
+				tasks, _ := Plan(v, r, time.Unix(0, 0), 0)
+				if len(tasks) == 0 {
+					break
+				}
+				if round > 10 {
+					t.Fatalf("fragment %d, round %d: planning does not end: %+v", fragment, i, tasks)
+				}
+				v.Base, written = applyRewrites(v.Base, tasks, written, fmt.Sprintf("r%d-%d", i, round))
+			}
+			small := 0
+			for _, f := range v.Base {
+				if f.Bytes <= r.minTarget() {
+					small++
+				}
+			}
+			most = max(most, small)
+		}
+		t.Logf("fragments of %d: at most %d small files, %.2f bytes rewritten for each added, %d files", fragment, most, float64(written)/float64(added), len(v.Base))
+		if most > (maxTier+1)*r.FanIn || float64(written)/float64(added) > maxTier+1 {
+			t.Errorf("fragments of %d: %d small files, amplification %.2f", fragment, most, float64(written)/float64(added))
+		}
+	}
+}
+
+func applyRewrites(base []DataFile, tasks []Task, written int64, name string) ([]DataFile, int64) {
+	gone := map[string]bool{}
+	for i, task := range tasks {
+		out := DataFile{Path: fmt.Sprintf("%s-%d", name, i)}
+		for _, f := range task.Data {
+			gone[f.Path] = true
+			out.Bytes, out.Rows = out.Bytes+f.liveBytes(), out.Rows+f.Rows
+		}
+		base, written = append(base, out), written+out.Bytes
+	}
+	var left []DataFile
+	for _, f := range base {
+		if !gone[f.Path] {
+			left = append(left, f)
+		}
+	}
+	return left, written
+}
+
+// TestRulesOf: Amoro's property names override, bad values are reported and change nothing.
+func TestRulesOf(t *testing.T) {
+	base := defaultRules()
+	got, err := base.Of(map[string]string{
+		"self-optimizing.enabled": "false", "self-optimizing.minor.trigger.interval": "1000", "self-optimizing.target-size": "1048576",
+		"self-optimizing.full.rewrite-all-files": "false", "change.data.ttl.minutes": "7", "self-optimizing.minor.trigger.file-count": "x",
+	})
+	want := base
+	want.Disabled, want.MinorInterval, want.TargetBytes, want.FullKeepClean, want.ChangeTTL = true, time.Second, 1<<20, true, 7*time.Minute
+	if err == nil || got != want {
+		t.Errorf("got %+v, %v; want %+v and an error", got, err, want)
+	}
+	if got, err := base.Of(map[string]string{"self-optimizing.target-size": "-1"}); err == nil || got != base {
+		t.Errorf("negative target: %+v, %v", got, err)
+	}
+}

@@ -1,0 +1,91 @@
+package optimizer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"firn/changelog/datafile"
+)
+
+// rewrite writes the live rows of a Rewrite task's files into new base files in out. Memory: one batch, one row group
+// and the deleted rows' bits. It returns how many rows it wrote.
+func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64, err error) {
+	wanted := make(map[string]bool, len(task.Data))
+	var txn, live int64
+	for _, f := range task.Data {
+		wanted[f.Path] = true
+		txn = max(txn, f.Txn)
+		live += f.liveBytes()
+	}
+	gone, err := loadDeletes(l.t.FS(), l.deletePaths(), out.options, func(p string) bool { return wanted[p] })
+	if err != nil {
+		return 0, err
+	}
+	if live <= out.target {
+		out.target *= 2 // one file is wanted: sizes are estimates
+	}
+	w := out.rolling(task.Partition, task.Node, txn)
+	defer w.abort()
+	for _, f := range task.Data {
+		dead := gone[f.Path]
+		if dead.len() == f.Rows {
+			continue
+		}
+		err := eachBatch(ctx, l.t.FS(), f.Path, l.schema, false, out.options, func(b datafile.Batch) error {
+			kept, release, err := without(ctx, out.options, b, dead)
+			if err != nil || kept == nil {
+				return err
+			}
+			defer release()
+			rows += kept.NumRows()
+			_, _, err = w.write(kept)
+			return err
+		})
+		if err != nil {
+			return rows, err
+		}
+	}
+	return rows, w.finish()
+}
+
+// collect writes the rows of a Collect task's position-delete files that name live data files into one file in out; none
+// if there are none.
+func collect(ctx context.Context, l *lake, task Task, out *outputs) (rows int64, err error) {
+	files := make([]string, len(task.Deletes))
+	for i, f := range task.Deletes {
+		files[i] = f.Path
+	}
+	sets, err := loadDeletes(l.t.FS(), files, out.options, func(p string) bool { _, ok := l.base[p]; return ok })
+	if err != nil || len(sets) == 0 {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("collect position deletes: %w", context.Cause(ctx))
+	}
+	var txn int64
+	for p, set := range sets {
+		txn, rows = max(txn, l.base[p].Txn), rows+set.len()
+	}
+	return rows, out.writeDeletes(task.Partition, task.Node, txn, sets)
+}
+
+// without returns the rows of a batch that are not dead; nil if all are.
+func without(ctx context.Context, o datafile.Options, b datafile.Batch, dead *rowSet) (kept arrow.RecordBatch, release func(), err error) {
+	n := b.NumRows()
+	gone := dead.count(b.First, n)
+	if gone == n {
+		return nil, nil, nil
+	}
+	if gone == 0 {
+		return b.RecordBatch, func() {}, nil
+	}
+	rows := make([]int32, 0, n-gone)
+	for i := range int32(n) { //nolint:gosec // a batch is small
+		if !dead.has(b.First + int64(i)) {
+			rows = append(rows, i)
+		}
+	}
+	return take(ctx, o, b.RecordBatch, rows)
+}

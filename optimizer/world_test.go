@@ -1,0 +1,492 @@
+package optimizer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"firn/changelog"
+	"firn/changelog/datafile"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+	"firn/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const tableName = "shop.users"
+
+// world is a lake with one table, a data directory and an Optimizer, with a model of what the table holds: rows by key
+// as text, after each flush.
+type world struct {
+	testing.TB
+	dir     string
+	disk    *vfs.MemFS
+	clock   func() time.Time // nil: now
+	hook    table.Hook
+	catalog *table.Catalog
+	db      *pebble.DB
+	reg     *state.Registry
+	opt     *Optimizer
+	options Options
+	now     time.Time // of the Optimizer; the catalog has the real one, as the library that stamps metadata
+
+	key     []string
+	seq     changelog.SeqNum
+	buckets int
+	model   map[string]string
+	history map[int64]map[string]string // by data sequence number of the flush
+	names   int
+}
+
+func columns() []changelog.Column {
+	col := func(name string, t *changelog.Type) changelog.Column { return changelog.Column{Name: name, Type: t} }
+	return []changelog.Column{
+		col("a", changelog.Primitive(changelog.Long)), col("b", changelog.Primitive(changelog.String)),
+		col("v", changelog.Primitive(changelog.String)), col("n", changelog.DecimalOf(10, 2)), col("u", changelog.Primitive(changelog.UUID)),
+		col("list", changelog.ListOf(changelog.Primitive(changelog.Int))), col("flag", changelog.Primitive(changelog.Boolean)),
+	}
+}
+
+// tempDir is a directory in memory where there is one: no test here needs the disk to have synced.
+func tempDir(tb testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "firn-optimizer-*")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func newWorld(tb testing.TB, props map[string]string) *world {
+	w := &world{
+		TB: tb, dir: tempDir(tb), disk: vfs.NewCrashableMem(), key: []string{"b", "a"}, buckets: 1,
+		model: map[string]string{}, history: map[int64]map[string]string{0: {}}, now: time.Now(),
+	}
+	w.openLake()
+	schema, err := changelog.NewSchema(columns(), w.key)
+	w.must(err)
+	_, err = w.catalog.Create(w.ctx(), tableName, schema, props)
+	w.must(err)
+	w.openState(w.disk)
+	_, err = w.reg.Create(w.ctx(), tableName, schema, state.TopicRef{}, nil)
+	w.must(err)
+	w.open()
+	tb.Cleanup(func() {
+		w.must(w.db.Close())
+		w.must(w.catalog.Close())
+	})
+	return w
+}
+
+func (w *world) ctx() context.Context { return w.Context() }
+
+func (w *world) must(err error) {
+	if err != nil {
+		w.Helper()
+		w.Fatal(err)
+	}
+}
+
+func (w *world) openLake() {
+	var err error
+	w.catalog, err = table.Open(w.ctx(), table.Options{
+		URI: filepath.Join(w.dir, "catalog.db"), Warehouse: filepath.Join(w.dir, "wh"),
+		Hook: func(ctx context.Context, a table.Attempt, commit func() error) error {
+			if w.hook != nil {
+				return w.hook(ctx, a, commit)
+			}
+			return commit()
+		},
+	})
+	w.must(err)
+}
+
+func (w *world) openState(fs vfs.FS) {
+	var err error
+	w.db, err = pebble.Open("db", &pebble.Options{FS: fs, Logger: quiet{}})
+	w.must(err)
+	w.reg, err = state.OpenRegistry(w.db)
+	w.must(err)
+}
+
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(f string, a ...any) {
+	panic(fmt.Sprintf(f, a...))
+}
+
+// open makes a new Optimizer, as after a restart.
+func (w *world) open() {
+	w.options.Now = func() time.Time { return w.now }
+	if w.clock != nil {
+		w.options.Now = w.clock
+	}
+	var err error
+	w.opt, err = New(w.catalog, w.reg, w.options)
+	w.must(err)
+}
+
+func (w *world) table() *table.Table {
+	t, err := w.catalog.Load(w.ctx(), tableName)
+	w.must(err)
+	return t
+}
+
+func (w *world) id() changelog.TableID {
+	e, ok := w.reg.Table(tableName)
+	if !ok {
+		w.Fatal("not registered")
+	}
+	return e.ID
+}
+
+func (w *world) progress() state.Progress {
+	p, err := w.reg.Progress(w.id())
+	w.must(err)
+	return p
+}
+
+// op is one change of the model: a put (v != "") or a delete.
+type op struct {
+	a int64
+	b string
+	v string
+}
+
+func (o op) values(s *changelog.Schema) []changelog.Value {
+	values := make([]changelog.Value, len(s.Columns))
+	for i := range s.Columns {
+		values[i] = changelog.NullValue
+	}
+	put := func(name string, v changelog.Value) {
+		if i := s.Ordinal(name); i >= 0 {
+			values[i] = v
+		}
+	}
+	put("a", changelog.Value{I: o.a})
+	put("b", changelog.Value{B: []byte(o.b)})
+	if o.v == "" {
+		return values
+	}
+	put("v", changelog.Value{B: []byte(o.v)})
+	h := int64(len(o.v))*7919 + o.a
+	put("n", changelog.Value{B: changelog.ShortestInt([]byte{byte(h >> 8), byte(h)})})
+	put("u", changelog.Value{B: fmt.Appendf(nil, "%016d", o.a)})
+	put("list", changelog.Value{B: changelog.AppendList(nil, changelog.ListOf(changelog.Primitive(changelog.Int)), []changelog.Value{{I: o.a}, changelog.NullValue})})
+	put("flag", changelog.Value{I: h & 1})
+	put("extra", changelog.Value{I: h})
+	return values
+}
+
+func (o op) key() string { return fmt.Sprintf("%s/%d", o.b, o.a) }
+
+// text shows all of a row's values but the key's.
+func text(s *changelog.Schema, values []changelog.Value) (key, row string) {
+	var b strings.Builder
+	for i, v := range values {
+		name := s.Columns[i].Name
+		if name == "a" || name == "b" || name == "extra" && v.Null {
+			continue
+		}
+		if v.Null {
+			fmt.Fprintf(&b, "%s=null ", name)
+		} else {
+			fmt.Fprintf(&b, "%s=%d:%x ", name, v.I, v.B)
+		}
+	}
+	return fmt.Sprintf("%s/%d", values[s.Ordinal("b")].B, values[s.Ordinal("a")].I), b.String()
+}
+
+// flush writes a batch of changes as change files, as changelog/flush does: a put is a delete and an insert of one offset.
+func (w *world) flush(ops ...op) {
+	t := w.table()
+	s := t.Schemas().Current()
+	type file struct {
+		typ  mixed.FileType
+		node mixed.TreeNode
+	}
+	rows := map[file][]int{}
+	for i, o := range ops {
+		values := o.values(s)
+		key := []changelog.Value{values[s.Ordinal("b")], values[s.Ordinal("a")]}
+		node := mixed.NodeFor(mixed.KeyHash(s.KeyTypes(), key), w.buckets)
+		rows[file{mixed.Delete, node}] = append(rows[file{mixed.Delete, node}], i)
+		if o.v != "" {
+			rows[file{mixed.Insert, node}] = append(rows[file{mixed.Insert, node}], i)
+			_, w.model[o.key()] = text(s, values)
+		} else {
+			delete(w.model, o.key())
+		}
+	}
+	w.names++
+	c := table.Commit{FlushMark: table.FlushMark{
+		CommitID: "flush-" + strconv.Itoa(w.names), Epoch: w.progress().Epoch, From: w.seq, To: w.seq + changelog.SeqNum(len(ops)),
+	}}
+	for f, list := range rows {
+		c.Add = append(c.Add, w.write(t.Change(), s, f.typ, f.node, 0, true, len(list), func(i int) ([]changelog.Value, int64) {
+			o := ops[list[i]]
+			if f.typ == mixed.Delete {
+				o.v = ""
+			}
+			return o.values(s), int64(w.seq) + int64(list[i]) + 1
+		}))
+	}
+	snap, err := t.AppendChanges(w.ctx(), c)
+	w.must(err)
+	w.seq += changelog.SeqNum(len(ops))
+	w.history[snap.Sequence] = maps.Clone(w.model)
+	w.must(w.reg.UpdateProgress(w.ctx(), w.id(), func(p *state.Progress) { p.Flushed = w.seq }))
+}
+
+func (w *world) write(st *table.Store, s *changelog.Schema, typ mixed.FileType, node mixed.TreeNode, txn int64, offset bool, n int,
+	row func(i int) ([]changelog.Value, int64),
+) table.NewFile {
+	w.names++
+	path := st.DataPath(mixed.FileName{Node: node, Type: typ, Txn: txn, Op: table.NewOp(), Count: w.names}.String())
+	out, err := w.catalog.FS().Create(path)
+	w.must(err)
+	dw, err := datafile.NewWriter(out, s, offset, datafile.Options{})
+	w.must(err)
+	for i := range n {
+		values, at := row(i)
+		w.must(dw.WriteValues(values, at))
+	}
+	written, err := dw.Close()
+	w.must(err)
+	w.must(out.Commit())
+	return table.NewFile{Path: path, Schema: s, Offset: offset, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata}
+}
+
+// deadSets reads all live position deletes, and fails at one that names a row twice.
+func (w *world) deadSets(files []table.File) map[string]map[int64]bool {
+	dead := map[string]map[int64]bool{}
+	for _, f := range files {
+		if f.Content != table.PositionDeletes {
+			continue
+		}
+		w.must(readDeletes(w.catalog.FS(), f.Path, datafile.Options{}, func(p []byte, pos int64) error {
+			if dead[string(p)] == nil {
+				dead[string(p)] = map[int64]bool{}
+			}
+			if dead[string(p)][pos] {
+				return fmt.Errorf("%s:%d is deleted twice", p, pos)
+			}
+			dead[string(p)][pos] = true
+			return nil
+		}))
+	}
+	return dead
+}
+
+// eachRow reads all rows of a file by brute force.
+func (w *world) eachRow(path string, s *changelog.Schema, offset bool, visit func(key, row string, k changelog.Key, at, ordinal int64)) {
+	rows := datafile.NewRows(s)
+	w.must(eachBatch(w.ctx(), w.catalog.FS(), path, s, offset, datafile.Options{}, func(b datafile.Batch) error {
+		if err := rows.Reset(b); err != nil {
+			return err
+		}
+		for i := range rows.Len() {
+			at, _ := rows.Offset(i)
+			key, row := text(s, rows.Values(i))
+			visit(key, row, rows.AppendKey(nil, i), at, b.First+int64(i))
+		}
+		return nil
+	}))
+}
+
+// check compares the base store with the model at the optimized sequence, the merged view with the model as it is, and
+// the position index, where it is valid, with the base store.
+func (w *world) check() {
+	w.Helper()
+	t := w.table()
+	s := t.Schemas().Current()
+	baseFiles, err := t.Base().Files(w.ctx())
+	w.must(err)
+	dead := w.deadSets(baseFiles)
+	type place struct {
+		path string
+		row  int64
+	}
+	base, places := map[string]string{}, map[string]place{}
+	txns := map[string]int64{}
+	for _, f := range baseFiles {
+		if f.Content != table.Data {
+			continue
+		}
+		w.eachRow(f.Path, s, false, func(key, row string, k changelog.Key, _, ordinal int64) {
+			if dead[f.Path][ordinal] {
+				return
+			}
+			if _, twice := base[key]; twice {
+				w.Errorf("key %s is in the base store twice: %v and %s:%d", key, places[string(k)], f.Path, ordinal)
+			}
+			base[key], places[string(k)], txns[key] = row, place{f.Path, ordinal}, f.Info.Txn
+		})
+	}
+	w.same("base store", base, w.history[t.Optimized()[""]])
+	w.same("merged view", w.merged(t, base, txns), w.model)
+
+	p := w.progress()
+	if p.IndexSnapshot != t.Base().SnapshotID() {
+		return
+	}
+	x, err := w.reg.OpenIndex(w.id())
+	w.must(err)
+	for k, want := range places {
+		var at [1]state.RowPosition
+		var ok [1]bool
+		w.must(x.Lookup([]changelog.Key{[]byte(k)}, at[:], ok[:]))
+		if path, _ := x.Path(at[0].File); !ok[0] || path != want.path || at[0].Row != want.row {
+			w.Errorf("index of %x: %v %s:%d, want %v", k, ok[0], path, at[0].Row, want)
+		}
+	}
+	for o := range w.allKeys() {
+		values := o.values(s)
+		k := s.KeyOf(nil, values)
+		var at [1]state.RowPosition
+		var ok [1]bool
+		w.must(x.Lookup([]changelog.Key{k}, at[:], ok[:]))
+		if _, has := places[string(k)]; ok[0] && !has {
+			w.Errorf("index has deleted key %s", o.key())
+		}
+	}
+	if w.Failed() {
+		w.FailNow()
+	}
+}
+
+// merged applies the pending change files as spec/mixed-format.md 6.2 says, by brute force.
+func (w *world) merged(t *table.Table, base map[string]string, txns map[string]int64) map[string]string {
+	s := t.Schemas().Current()
+	files, err := t.Change().Files(w.ctx())
+	w.must(err)
+	type at struct{ txn, offset int64 }
+	later := func(a, b at) bool { return a.txn > b.txn || a.txn == b.txn && a.offset > b.offset }
+	del := map[string]at{}
+	for _, f := range files {
+		if f.Info.Type == mixed.Delete && !t.Merged(f) {
+			w.eachRow(f.Path, s, true, func(key, _ string, _ changelog.Key, o, _ int64) {
+				if l := (at{f.Info.Txn, o}); later(l, del[key]) {
+					del[key] = l
+				}
+			})
+		}
+	}
+	out := map[string]string{}
+	for k, row := range base {
+		if l, ok := del[k]; !ok || l.txn <= txns[k] {
+			out[k] = row
+		}
+	}
+	for _, f := range files {
+		if f.Info.Type == mixed.Insert && !t.Merged(f) {
+			w.eachRow(f.Path, s, true, func(key, row string, _ changelog.Key, o, _ int64) {
+				if l, ok := del[key]; ok && later(l, at{f.Info.Txn, o}) {
+					return
+				}
+				if _, twice := out[key]; twice {
+					w.Errorf("key %s is in the merged view twice", key)
+				}
+				out[key] = row
+			})
+		}
+	}
+	return out
+}
+
+func (w *world) same(what string, got, want map[string]string) {
+	w.Helper()
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		if got[k] != want[k] {
+			w.Errorf("%s: key %s is %q, want %q", what, k, got[k], want[k])
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[k]; !ok {
+			w.Errorf("%s: key %s should not be there", what, k)
+		}
+	}
+}
+
+const keySpace = 40
+
+func (w *world) allKeys() map[op]bool {
+	all := map[op]bool{}
+	for i := range int64(keySpace) {
+		all[keyOf(i)] = true
+	}
+	return all
+}
+
+func keyOf(i int64) op {
+	return op{a: i / 4, b: []string{"", "x", "longer than eight", "longer than eighty"}[i%4]}
+}
+
+// random returns n random changes.
+func (w *world) random(r *rand.Rand, n int) []op {
+	ops := make([]op, n)
+	for i := range ops {
+		o := keyOf(r.Int64N(keySpace))
+		if r.IntN(4) > 0 {
+			o.v = fmt.Sprintf("v%d", r.IntN(1000))
+		}
+		ops[i] = o
+	}
+	return ops
+}
+
+func (w *world) once(t Type) Report {
+	w.Helper()
+	r, err := w.opt.Once(w.ctx(), tableName, t, false)
+	w.must(err)
+	return r
+}
+
+// noLitter fails at data files on disk that no kept snapshot names.
+func (w *world) noLitter() {
+	w.Helper()
+	t := w.table()
+	named := map[string]bool{}
+	for _, st := range []*table.Store{t.Base(), t.Change()} {
+		for _, sn := range st.Snapshots() {
+			files, err := st.FilesAt(w.ctx(), sn.ID)
+			w.must(err)
+			for _, f := range files {
+				named[f.Path[strings.LastIndexByte(f.Path, '/')+1:]] = true
+			}
+		}
+	}
+	w.must(filepath.WalkDir(filepath.Join(w.dir, "wh"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.Contains(path, "/data/") && !d.IsDir() && !named[d.Name()] {
+			w.Errorf("%s is on disk and in no snapshot", path)
+		}
+		return err
+	}))
+}
+
+var errCrash = errors.New("crash")
+
+// openDisk opens the data directory on the disk, as benchmarks want it.
+func (w *world) openDisk() {
+	var err error
+	w.db, err = pebble.Open(filepath.Join(w.dir, "db"), &pebble.Options{Logger: quiet{}, MemTableSize: 32 << 20})
+	w.must(err)
+	w.reg, err = state.OpenRegistry(w.db)
+	w.must(err)
+}
