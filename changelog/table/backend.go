@@ -151,19 +151,38 @@ func (c *sqlCatalog) remember(id ident, l loaded) loaded {
 	return l
 }
 
-// create writes the first metadata of a table. The namespace is made if it is missing. Error: ErrExists.
-func (c *sqlCatalog) create(ctx context.Context, id ident, md ice.Metadata) (loaded, error) {
-	l, err := c.write(md, 0)
-	if err != nil {
-		return loaded{}, fmt.Errorf("create %s: %w", id, err)
-	}
-	if err := c.insert(ctx, id, l.location); err != nil {
-		return loaded{}, fmt.Errorf("create %s: %w", id, err)
-	}
-	return c.remember(id, l), nil
+// newTable is a table to be made.
+type newTable struct {
+	id ident
+	md ice.Metadata
 }
 
-func (c *sqlCatalog) insert(ctx context.Context, id ident, location string) (err error) {
+// create writes the first metadata of tables and makes all of them at once, or none. Their namespaces are made if they are
+// missing. Error: ErrExists.
+func (c *sqlCatalog) create(ctx context.Context, tables ...newTable) error {
+	locations := make(map[ident]string, len(tables))
+	var err error
+	for _, t := range tables {
+		var l loaded
+		if l, err = c.write(t.md, 0); err != nil {
+			err = fmt.Errorf("create %s: %w", t.id, err)
+			break
+		}
+		locations[t.id] = l.location
+	}
+	if err == nil {
+		err = c.insert(ctx, locations)
+	}
+	if errors.Is(err, ErrExists) || len(locations) < len(tables) { // nothing names the files
+		for _, l := range locations {
+			err = errors.Join(err, c.fs.Remove(l))
+		}
+	}
+	return err
+}
+
+// insert names the metadata of new tables, in one transaction.
+func (c *sqlCatalog) insert(ctx context.Context, locations map[ident]string) (err error) {
 	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -173,6 +192,15 @@ func (c *sqlCatalog) insert(ctx context.Context, id ident, location string) (err
 			err = errors.Join(err, rollback)
 		}
 	}()
+	for id, location := range locations {
+		if err := c.insertOne(ctx, tx, id, location); err != nil {
+			return fmt.Errorf("create %s: %w", id, err)
+		}
+	}
+	return tx.Commit()
+}
+
+func (c *sqlCatalog) insertOne(ctx context.Context, tx *sql.Tx, id ident, location string) error {
 	if _, err := tx.ExecContext(ctx, `INSERT INTO iceberg_namespace_properties VALUES (?, ?, 'exists', 'true') ON CONFLICT DO NOTHING`,
 		c.name, id.namespace); err != nil {
 		return err
@@ -186,7 +214,7 @@ func (c *sqlCatalog) insert(ctx context.Context, id ident, location string) (err
 	if n == 0 {
 		return ErrExists
 	}
-	return tx.Commit()
+	return nil
 }
 
 // commit makes the result of updates on base the table's metadata, if base still is. Errors: errMoved, nothing was

@@ -171,7 +171,7 @@ func (c *Catalog) List(ctx context.Context) ([]string, error) {
 
 // Create creates a table with the schema, which must be the first of its history (SchemaID 0), and keeps its field ids.
 // A schema without a key makes a table without a change store. props come after Options.Properties and before what the
-// format demands. If the change store cannot be made, the base store is removed again.
+// format demands. Both stores appear in the catalog at once or not at all, also when the process is killed meanwhile.
 //
 // Errors: ErrExists; ErrUnsupported, a name or key that the format cannot carry.
 func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*Table, error) {
@@ -186,18 +186,20 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 		return nil, fmt.Errorf("create %s: key column %q: %s: %w", name, column, why, ErrUnsupported)
 	}
 	changeID, now, key := ident{id.namespace, mixed.ChangeName(id.name)}, c.options.Now(), schema.KeyNames()
-	base, err := c.createStore(ctx, id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
+	base, err := c.newStore(ctx, id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
 	if err != nil {
 		return nil, err
 	}
+	stores := []newTable{base}
 	if len(key) > 0 {
-		if _, err := c.createStore(ctx, changeID, schema, props, mixed.ChangeProperties(key, now)); err != nil {
-			undo := c.backend.drop(context.WithoutCancel(ctx), id)
-			if undo == nil {
-				undo = c.fs.Remove(base.location)
-			}
-			return nil, errors.Join(fmt.Errorf("change store: %w", err), undo)
+		change, err := c.newStore(ctx, changeID, schema, props, mixed.ChangeProperties(key, now))
+		if err != nil {
+			return nil, fmt.Errorf("change store: %w", err)
 		}
+		stores = append(stores, change)
+	}
+	if err := c.backend.create(ctx, stores...); err != nil {
+		return nil, err
 	}
 	return c.Load(ctx, name)
 }
@@ -214,7 +216,8 @@ func storeProperties() map[string]string {
 	}
 }
 
-func (c *Catalog) createStore(ctx context.Context, id ident, schema *changelog.Schema, user, format map[string]string) (loaded, error) {
+// newStore returns the first metadata of a store. Error: ErrExists.
+func (c *Catalog) newStore(ctx context.Context, id ident, schema *changelog.Schema, user, format map[string]string) (newTable, error) {
 	props := storeProperties()
 	for _, p := range []map[string]string{c.options.Properties, user, format} {
 		maps.Copy(props, p)
@@ -222,22 +225,18 @@ func (c *Catalog) createStore(ctx context.Context, id ident, schema *changelog.S
 	delete(props, "format-version")
 	md, err := newMetadata(schema, c.warehouse+"/"+id.namespace+"/"+id.name, props)
 	if err != nil {
-		return loaded{}, fmt.Errorf("create %s: %w", id, err)
+		return newTable{}, fmt.Errorf("create %s: %w", id, err)
+	}
+	if !sameSchema(md.CurrentSchema(), icebergSchema(schema, false)) {
+		return newTable{}, fmt.Errorf("create %s: field ids have changed: %w", id, ErrCorrupt)
 	}
 	// (Asked first: a location is not to be written to beside a table that lives there.)
 	if _, err := c.backend.load(ctx, id); err == nil {
-		return loaded{}, fmt.Errorf("create %s: %w", id, ErrExists)
+		return newTable{}, fmt.Errorf("create %s: %w", id, ErrExists)
 	} else if !errors.Is(err, ErrNotFound) {
-		return loaded{}, err
+		return newTable{}, err
 	}
-	l, err := c.backend.create(ctx, id, md)
-	if err != nil {
-		return loaded{}, err
-	}
-	if !sameSchema(l.metadata.CurrentSchema(), icebergSchema(schema, false)) {
-		return loaded{}, fmt.Errorf("create %s: field ids have changed: %w", id, ErrCorrupt)
-	}
-	return l, nil
+	return newTable{id, md}, nil
 }
 
 func newMetadata(schema *changelog.Schema, location string, props map[string]string) (ice.Metadata, error) {
@@ -318,7 +317,7 @@ func (c *Catalog) Register(ctx context.Context, name, metadata string) error {
 	if _, err := ice.ParseMetadataBytes(b); err != nil {
 		return fmt.Errorf("register %s: %s: %w: %w", name, metadata, ErrCorrupt, err)
 	}
-	if err := c.backend.insert(ctx, id, metadata); err != nil {
+	if err := c.backend.insert(ctx, map[ident]string{id: metadata}); err != nil {
 		return fmt.Errorf("register %s: %w", name, err)
 	}
 	return nil
