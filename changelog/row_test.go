@@ -144,8 +144,12 @@ func TestNestedRoundTrip(t *testing.T) {
 // TestRowGolden holds the bytes on disk: they are for ever.
 func TestRowGolden(t *testing.T) {
 	s, err := NewSchema([]Column{
-		{Name: "id", Type: Primitive(Long)}, {Name: "s", Type: Primitive(String)}, {Name: "gone", Type: Primitive(Int)},
-		{Name: "dec", Type: DecimalOf(9, 2)}, {Name: "d", Type: Primitive(Double)}, {Name: "l", Type: ListOf(Primitive(Int))},
+		{Name: "id", Type: Primitive(Long)},
+		{Name: "s", Type: Primitive(String)},
+		{Name: "gone", Type: Primitive(Int)},
+		{Name: "dec", Type: DecimalOf(9, 2)},
+		{Name: "d", Type: Primitive(Double)},
+		{Name: "l", Type: ListOf(Primitive(Int))},
 	}, []string{"id", "s"})
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +278,7 @@ func FuzzRow(f *testing.F) {
 		values[i] = NullValue
 	}
 	values[0] = Value{I: 1}
-	f.Add([]byte(AppendRow(nil, s, values)))
+	f.Add(AppendRow(nil, s, values))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := AppendValues(nil, s, b)
 		if err != nil {
@@ -287,6 +291,7 @@ func FuzzRow(f *testing.F) {
 				_, err = AppendElements(nil, typ, v.B)
 			case Map:
 				_, _, err = AppendEntries(nil, nil, typ, v.B)
+			default:
 			}
 			if err != nil && !errors.Is(err, ErrCorrupt) {
 				t.Fatal(err)
@@ -305,6 +310,7 @@ func BenchmarkAppendValues(b *testing.B) {
 			values[i].B = values[i].B[:3]
 		case Struct, List, Map:
 			values[i] = NullValue
+		default:
 		}
 	}
 	row := Row(AppendRow(nil, s, values))

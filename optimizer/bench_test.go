@@ -50,7 +50,8 @@ func orders(tb testing.TB) *changelog.Schema {
 	}
 	s, err := changelog.NewSchema([]changelog.Column{
 		col("id", changelog.Long), col("customer", changelog.Long), col("status", changelog.String), col("address", changelog.String),
-		col("note", changelog.String), col("qty", changelog.Int), {Name: "price", Type: changelog.DecimalOf(12, 2)},
+		col("note", changelog.String), col("qty", changelog.Int),
+		{Name: "price", Type: changelog.DecimalOf(12, 2)},
 		col("created", changelog.TimestampTZ), col("updated", changelog.TimestampTZ), col("paid", changelog.Boolean),
 	}, []string{"id"})
 	if err != nil {

@@ -135,7 +135,7 @@ func (w *world) crashable(c *crasher) {
 func (w *world) until(f func()) (died bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p != error(errCrash) { //nolint:errorlint // the very value
+			if p != errCrash { //nolint:errorlint // the very value
 				panic(p)
 			}
 			died = true

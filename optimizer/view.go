@@ -3,6 +3,7 @@ package optimizer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -41,9 +42,7 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 	}
 	l := &lake{t: t, schema: t.Schemas().Current(), base: map[string]DataFile{}, files: map[string]table.File{}, counts: map[string]deleteCounts{}}
 	properties := t.Base().Properties()
-	for k, v := range props {
-		properties[k] = v
-	}
+	maps.Copy(properties, props)
 	var bad error
 	if l.rules, bad = o.options.rulesOf(t.Name()).Of(properties); bad != nil {
 		o.log.Warn("table property ignored", "table", name, "err", bad)

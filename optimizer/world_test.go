@@ -63,7 +63,7 @@ func columns() []changelog.Column {
 
 // tempDir is a directory in memory where there is one: no test here needs the disk to have synced.
 func tempDir(tb testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "firn-optimizer-*")
+	dir, err := os.MkdirTemp("/dev/shm", "firn-optimizer-*") //nolint:usetesting // not the test's own directory: memory
 	if err != nil {
 		return tb.TempDir()
 	}

@@ -115,10 +115,16 @@ func orderLog(s *changelog.Schema, n int, before bool) (fixedLog, int) {
 	}
 	row := func(id int64) changelog.Row {
 		return changelog.AppendRow(nil, s, []changelog.Value{
-			{I: id}, {I: rnd.Int64N(1e6)}, {B: []byte([]string{"new", "paid", "sent", "returned"}[rnd.IntN(4)])},
+			{I: id},
+			{I: rnd.Int64N(1e6)},
+			{B: []byte([]string{"new", "paid", "sent", "returned"}[rnd.IntN(4)])},
 			{B: changelog.ShortestInt([]byte{0, byte(rnd.IntN(256)), byte(rnd.IntN(256)), byte(rnd.IntN(256))})},
-			{I: 1.7e15 + rnd.Int64N(1e12)}, {I: 1.7e15 + rnd.Int64N(1e12)}, {B: text(110)}, {B: text(130)},
-			{I: rnd.Int64N(100)}, changelog.DoubleValue(rnd.Float64()),
+			{I: 1.7e15 + rnd.Int64N(1e12)},
+			{I: 1.7e15 + rnd.Int64N(1e12)},
+			{B: text(110)},
+			{B: text(130)},
+			{I: rnd.Int64N(100)},
+			changelog.DoubleValue(rnd.Float64()),
 		})
 	}
 	log := make(fixedLog, n)
