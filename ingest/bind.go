@@ -1,0 +1,94 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"firn/changelog"
+	"firn/ingest/decode"
+)
+
+// binding is how events of one shape become rows of the table.
+type binding struct {
+	shape    *decode.Shape
+	table    *Table
+	schema   *changelog.Schema
+	mapping  *decode.Mapping
+	rejected *decode.Rejected // why the shape does not fit the table; nil: it does
+	history  int              // how many schemas the table had then
+
+	holes       map[int][]int                                // see columns
+	projections map[changelog.SchemaID]*changelog.Projection // from older and newer schemas to schema
+}
+
+// maxBindings bounds what a worker remembers of shapes that do not come any more.
+const maxBindings = 1000
+
+// bind returns the binding of a shape, and makes or evolves the table for it.
+func (w *worker) bind(ctx context.Context, shape *decode.Shape) (*binding, error) {
+	b := w.bindings[shape]
+	if b != nil && b.rejected != nil && len(w.table.schemas()) != b.history {
+		b = nil // it may fit now
+	}
+	if b == nil {
+		var err error
+		if b, err = w.rebind(ctx, shape); err != nil {
+			return nil, err
+		}
+	}
+	w.last = b
+	return b, nil
+}
+
+// rebind makes a binding to the table's newest schema.
+func (w *worker) rebind(ctx context.Context, shape *decode.Shape) (*binding, error) {
+	topic := Topic{Source: w.id.Source, Topic: w.id.Topic}
+	t, mapping, err := w.table.plan(ctx, w.log, shape, w.target.Plan, topic, w.target.merges)
+	b := &binding{shape: shape, table: t, mapping: mapping}
+	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
+		b.rejected = rejected
+		if now := w.table.current.Load(); now != nil {
+			b.history = len(now.Schemas)
+		}
+	} else if err != nil {
+		if _, clash := errors.AsType[*ClashError](err); clash {
+			return nil, err // stops this topic only
+		}
+		return nil, final(err)
+	} else {
+		b.schema = mapping.Schema()
+	}
+	if len(w.bindings) >= maxBindings {
+		clear(w.bindings)
+	}
+	w.bindings[shape] = b
+	if t := w.table.current.Load(); t != nil {
+		w.decoder.SetTable(t.Schemas.Current())
+	}
+	return b, nil
+}
+
+// columns returns the table's columns for a column of the shape that an event has no value of: the one that its type
+// goes to, and those that hold the values of other types it has had (<name>__<type>), where the old value may be.
+func (b *binding) columns(of int) []int {
+	if known, ok := b.holes[of]; ok {
+		return known
+	}
+	written := make([]bool, len(b.schema.Columns))
+	for i := range b.shape.Columns {
+		written[b.mapping.Ordinal(i)] = true
+	}
+	name, ordinal := b.shape.Columns[of].Name, b.mapping.Ordinal(of)
+	all := []int{ordinal}
+	for o, c := range b.schema.Columns {
+		if !written[o] && (c.Name == name || strings.HasPrefix(c.Name, name+"__")) {
+			all = append(all, o)
+		}
+	}
+	if b.holes == nil {
+		b.holes = map[int][]int{}
+	}
+	b.holes[of] = all
+	return all
+}

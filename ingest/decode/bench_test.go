@@ -1,0 +1,78 @@
+package decode
+
+import (
+	"bytes"
+	"testing"
+
+	"firn/changelog"
+)
+
+// changesOf returns the row changes of a recording's topics whose name ends as given.
+func changesOf(t testing.TB, file string, suffixes ...string) []Record {
+	t.Helper()
+	var out []Record
+	for _, l := range readLines(t, file) {
+		for _, s := range suffixes {
+			if l.Value != nil && bytes.HasSuffix([]byte(l.Topic), []byte("."+s)) && bytes.Contains(l.Value, []byte(`"after":`)) {
+				out = append(out, l.Record)
+			}
+		}
+	}
+	return out
+}
+
+// BenchmarkDecode decodes the changes of one topic of the generated stream. Bytes are those of keys and values.
+func BenchmarkDecode(b *testing.B) {
+	hints := expectedStream(b)["customers"].hints(b)
+	for _, c := range []struct {
+		name, file string
+		options    Options
+	}{
+		{"json", "stream_2000.jsonl.gz", Options{Format: FormatPlain, Hints: hints}},
+		{"json_schema", "stream_2000_schema.jsonl.gz", Options{Format: FormatSchema}},
+		{"json_auto", "stream_2000_schema.jsonl.gz", Options{}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			records := changesOf(b, samples+c.file, "customers")
+			n := int64(0)
+			for _, r := range records {
+				n += int64(len(r.Key) + len(r.Value))
+			}
+			d := newDecoder(b, c.options)
+			b.SetBytes(n)
+			b.ReportAllocs()
+			rows := 0
+			for b.Loop() {
+				for _, r := range records {
+					ev, err := d.Decode(r)
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows += len(ev.Key)
+				}
+			}
+			b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
+
+// BenchmarkMapping turns decoded events into rows and keys.
+func BenchmarkMapping(b *testing.B) {
+	records := changesOf(b, samples+"stream_2000_schema.jsonl.gz", "order_items")
+	d := newDecoder(b, Options{})
+	ev, err := d.Decode(records[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, _, err := Plan(nil, ev.Shape, PlanOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var row changelog.Row
+	var key changelog.Key
+	b.ReportAllocs()
+	for b.Loop() {
+		row = m.Row(row[:0], ev.After)
+		key = m.Key(key[:0], ev.Key)
+	}
+}

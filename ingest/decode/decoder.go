@@ -1,0 +1,417 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"firn/changelog"
+)
+
+// Decoder decodes the records of one topic. It is not safe for concurrent use: each partition has its own.
+type Decoder struct {
+	scanner
+	o     Options
+	codec *base64.Encoding
+	holes holes
+
+	values, keys schemaCache
+	loose        loose
+	from         connector // of the record at hand, or expected of it
+
+	ev      Event
+	env     envelope
+	column  string            // the column at hand
+	hole    bool              // the value at hand is the placeholder
+	unknown bool              // a message without a schema does not fit the record it is read with
+	stack   []changelog.Value // parts of nested values
+	limit   int               // of the arena, for the record at hand
+
+	before, after, key, other []changelog.Value // what Event's slices are made of
+	marks                     []int
+	scratch                   []byte
+	texts                     [lastText]interned
+	native                    string // of the last event
+	topic                     string
+	named                     Kind // what the topic's name says
+}
+
+// New returns a decoder. It panics if o is not valid: Validate is for input.
+func New(o Options) *Decoder {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		panic(err)
+	}
+	raw, _ := placeholderBytes(o.Placeholder) // valid
+	d := &Decoder{o: o, codec: base64.StdEncoding.Strict(), holes: newHoles(raw)}
+	d.values.compile = d.compileValue
+	d.keys.compile = d.compileKey
+	d.loose.stale = true
+	return d
+}
+
+// SetTable tells the table that the topic's events go to, before the first record and after each change of it. It
+// matters to messages without a schema only: they are read by the table's columns.
+func (d *Decoder) SetTable(s *changelog.Schema) {
+	if s != d.loose.table {
+		d.loose.table, d.loose.stale = s, true
+	}
+}
+
+// Decode decodes one record. The error, if any, is a *Rejected. The event is valid until the next call.
+func (d *Decoder) Decode(r Record) (*Event, error) {
+	d.reset()
+	d.limit = arenaSlack + arenaFactor*(len(r.Key)+len(r.Value))
+	if !d.decode(&r) {
+		rej := d.err
+		d.attachKey(&r, rej)
+		return nil, rej
+	}
+	return &d.ev, nil
+}
+
+func (d *Decoder) reset() {
+	// Buffers that one huge record has grown are not kept for ever.
+	const keep = 1 << 20
+	if cap(d.arena) > keep {
+		d.arena = nil
+	}
+	if cap(d.stack) > keep/32 {
+		d.stack = nil
+	}
+	d.scanner = scanner{names: d.names[:0], arena: d.arena[:0]}
+	d.stack, d.marks, d.key, d.other = d.stack[:0], d.marks[:0], d.key[:0], d.other[:0]
+	d.ev = Event{Reports: d.ev.Reports[:0]}
+	d.env = envelope{}
+	d.column, d.hole, d.unknown = "", false, false
+	d.loose.read = nil
+}
+
+func (d *Decoder) decode(r *Record) bool {
+	if n := int64(len(r.Key)) + int64(len(r.Value)); n > d.o.MaxMessageBytes {
+		return d.fail(ReasonMessageSize, "%d bytes", n)
+	}
+	if r.Topic != d.topic {
+		d.topic, d.named = r.Topic, d.kindOfName(r.Topic)
+	}
+	if r.Value == nil {
+		d.ev.Kind = Tombstone
+		if d.noKey(r.Key) {
+			d.ev.Kind = TombstoneWithoutKey
+		}
+		return true
+	}
+	if d.named == Heartbeat {
+		d.ev.Kind = Heartbeat
+		return true
+	}
+	if !d.document(r.Value) {
+		return false
+	}
+	switch d.ev.Kind {
+	case Change:
+		return d.change(r)
+	case Truncate:
+		d.identify(r, nil)
+		return true
+	default:
+		return true
+	}
+}
+
+// kindOfName tells what a topic's name says: a hint that its messages must confirm, but for heartbeats.
+func (d *Decoder) kindOfName(topic string) Kind {
+	last := topic[strings.LastIndexByte(topic, '.')+1:]
+	switch {
+	case d.o.Topic == TopicTable:
+		return Change
+	case strings.HasPrefix(topic, d.o.HeartbeatPrefix+"."):
+		return Heartbeat
+	case last == "transaction":
+		return Transaction
+	case last == "message":
+		return Message
+	case last == topic:
+		return SchemaChange
+	}
+	return Change
+}
+
+func (d *Decoder) noKey(key []byte) bool {
+	return key == nil || d.o.NullKey != "" && string(key) == d.o.NullKey
+}
+
+// document reads a value that is not null.
+func (d *Decoder) document(b []byte) bool {
+	d.b = b
+	switch {
+	case len(b) == 0:
+		return d.fail(ReasonEmptyPayload, "")
+	case b[0] <= 1:
+		return d.fail(ReasonJSONSyntax, "looks framed: the first byte is %#02x", b[0])
+	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
+		return d.fail(ReasonJSONSyntax, "looks compressed")
+	case bytes.HasPrefix(b, []byte("\xef\xbb\xbf")):
+		return d.fail(ReasonJSONBOM, "")
+	}
+	format := d.o.Format
+	if format == FormatAuto || d.named != Change {
+		format = FormatPlain
+		if hasSchema(b) {
+			format = FormatSchema
+		}
+	}
+	if format == FormatPlain {
+		return d.validUTF8(b) && d.payload(nil) && d.end()
+	}
+	if p, ok := d.values.known(b); ok {
+		d.p = len(p.bytes)
+		if !d.validUTF8(b[d.p:]) {
+			return false
+		}
+		if !d.payload(p.schema) {
+			return false
+		}
+		if d.peek() == '}' {
+			d.p++
+			return d.end()
+		}
+		d.restart()
+	}
+	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) {
+		return d.fail(ReasonNullLiteral, "")
+	}
+	if !d.validUTF8(b) {
+		return false
+	}
+	s, payload, ok := d.wrapper(&d.values)
+	if !ok {
+		return false
+	}
+	d.p = payload
+	return d.payload(s)
+}
+
+// restart forgets what was read of the record.
+func (d *Decoder) restart() {
+	b := d.b
+	d.reset()
+	d.b = b
+}
+
+func (d *Decoder) validUTF8(b []byte) bool {
+	if utf8.Valid(b) {
+		return true
+	}
+	return d.fail(ReasonUTF8, "invalid UTF-8")
+}
+
+// payload reads what the wrapper of a message with schema s wraps, or a message without one.
+func (d *Decoder) payload(s *writerSchema) bool {
+	if s != nil {
+		if s.rej != nil {
+			rej := *s.rej
+			d.err = &rej
+			return false
+		}
+		if s.kind != Change {
+			d.ev.Kind = s.kind
+			return d.skip(maxDepth)
+		}
+		d.from = s.from
+	}
+	switch d.peek() {
+	case '{':
+	case 'n':
+		return d.literal("null") && d.fail(ReasonNullLiteral, "")
+	default:
+		if !d.skip(maxDepth) || s == nil && !d.end() {
+			return false
+		}
+		return d.fail(ReasonEnvelopeShape, "no object")
+	}
+	return d.envelope(s)
+}
+
+// change completes a Change: its columns, key and identity.
+func (d *Decoder) change(r *Record) bool {
+	key, ok := d.readKey(r.Key)
+	if !ok {
+		return false
+	}
+	if d.env.stale && !d.rereadAfter() {
+		return false
+	}
+	if d.env.valueErr != nil {
+		d.err = d.env.valueErr
+		return false
+	}
+	if key == nil && d.ev.Op == changelog.OpDelete && !d.env.before.given() {
+		return d.fail(ReasonKeyMissing, "a delete without key and before")
+	}
+	row := d.env.row
+	if row == nil {
+		if row, ok = d.looseRow(); !ok {
+			return false
+		}
+	}
+	shape, rej := shapeOf(row, key)
+	if rej != nil {
+		d.err = rej
+		return false
+	}
+	d.ev.Shape = shape
+	if d.env.after.given() {
+		d.after = resize(d.after, len(shape.Columns))
+		if !d.fillKey(shape, len(row.fields)) {
+			return false
+		}
+		d.ev.After, d.ev.Placeholders = d.after, d.marks
+	}
+	d.ev.Key = d.key
+	d.readBefore(row, shape)
+	d.otherKeys(r.Headers, key)
+	d.identify(r, key)
+	return true
+}
+
+// rereadAfter reads After as the connector that the source block names writes it.
+func (d *Decoder) rereadAfter() bool {
+	e := &d.env
+	if e.row == nil {
+		d.err = e.schema.rej
+		return false
+	}
+	e.valueErr = nil
+	if !e.after.given() {
+		return true
+	}
+	d.marks, d.ev.Reports = d.marks[:0], d.ev.Reports[:0]
+	d.after = resize(d.after, len(e.row.fields))
+	d.p = e.after.from
+	return d.record(e.row, d.after, &d.marks, maxDepth-1)
+}
+
+// resize returns values with n elements; what it holds stays.
+func resize(values []changelog.Value, n int) []changelog.Value {
+	if n <= cap(values) {
+		return values[:n]
+	}
+	return append(values[:cap(values)], make([]changelog.Value, n-cap(values))...)
+}
+
+// fillKey gives After the key's values where rows have none, and compares them where they have (1.16).
+func (d *Decoder) fillKey(shape *Shape, fields int) bool {
+	for i, o := range shape.Key {
+		k := d.key[i]
+		if o >= fields {
+			d.after[o] = k
+			continue
+		}
+		if j := slices.Index(d.marks, o); j >= 0 {
+			d.after[o] = k
+			d.marks = slices.Delete(d.marks, j, j+1)
+			continue
+		}
+		v := d.after[o]
+		if v.Null || v.I != k.I || !bytes.Equal(v.B, k.B) {
+			return d.fail(ReasonKeyMismatch, "column %s differs between key and row", quote([]byte(shape.Columns[o].Name)))
+		}
+	}
+	return true
+}
+
+// readBefore decodes the old row where it can be trusted (D4) and is whole.
+func (d *Decoder) readBefore(row *record, shape *Shape) {
+	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.env.before.given() || !d.trusted() {
+		return
+	}
+	d.before = resize(d.before, len(shape.Columns))
+	marks, reports := len(d.marks), len(d.ev.Reports)
+	d.p, d.unknown = d.env.before.from, false
+	ok := d.record(row, d.before, &d.marks, maxDepth) && !d.unknown && len(d.marks) == marks
+	d.marks, d.ev.Reports, d.err = d.marks[:marks], d.ev.Reports[:reports], nil
+	if !ok {
+		return // the change itself is sound: it goes without its old row
+	}
+	for i, o := range shape.Key {
+		if o >= len(row.fields) {
+			d.before[o] = d.key[i]
+		}
+	}
+	d.ev.Before = d.before
+}
+
+func (d *Decoder) trusted() bool {
+	switch d.o.Identity {
+	case IdentityFull:
+		return true
+	case IdentityDefault:
+		return false
+	default:
+		switch d.from {
+		case connectorMySQL, connectorMariaDB, connectorSQLServer, connectorOracle:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// shapeOf returns the shape of rows read as row with keys read as key.
+func shapeOf(row, key *record) (*Shape, *Rejected) {
+	for _, k := range row.shapes {
+		if k.key == key {
+			return k.shape, k.rej
+		}
+	}
+	shape, rej := newShape(row, key)
+	const most = 8
+	if len(row.shapes) == most {
+		row.shapes = slices.Delete(row.shapes, 0, 1)
+	}
+	row.shapes = append(row.shapes, keyedShape{key, shape, rej})
+	return shape, rej
+}
+
+func newShape(row, key *record) (*Shape, *Rejected) {
+	s := &Shape{}
+	for _, f := range row.fields {
+		s.Columns = append(s.Columns, f.shapeColumn())
+		if f.nullDefault {
+			s.NullDefaults = append(s.NullDefaults, f.name)
+		}
+	}
+	if key == nil {
+		return s, nil
+	}
+	for _, f := range key.fields {
+		i, ok := row.index[f.name]
+		if !ok {
+			i = len(s.Columns)
+			s.Columns = append(s.Columns, f.shapeColumn())
+		} else if a, b := s.Columns[i].Type, f.conv.typ; !sameValues(a, b) {
+			return nil, reject(ReasonKeyMismatch, "column %s is %s in the key, %s in the row", quote([]byte(f.name)), b, a)
+		}
+		s.Key = append(s.Key, i)
+	}
+	return s, nil
+}
+
+func (f *field) shapeColumn() Column {
+	return Column{Name: f.name, Type: f.conv.typ, Connect: f.conv.connect}
+}
+
+// sameValues reports whether equal values of two types have equal Values.
+func sameValues(a, b *changelog.Type) bool {
+	switch a.Kind {
+	case changelog.Int, changelog.Long:
+		return b.Kind == changelog.Int || b.Kind == changelog.Long
+	case changelog.Decimal:
+		return b.Kind == changelog.Decimal && a.Scale == b.Scale
+	default:
+		return a.Equal(b)
+	}
+}

@@ -1,0 +1,18 @@
+// Package decode turns the records of Debezium topics into events and fits events into tables. It implements
+// spec/debezium.md of the project; numbers such as 2.4 name its sections.
+//
+// A Decoder reads records of one topic: JSON with or without schemas, as row-change envelopes. The schema that each
+// message repeats is compiled once into a Shape, a list of columns with their Iceberg types, and later messages are
+// walked against it in one pass, without maps and without an allocation a field:
+//
+//	{"schema":{…},"payload":{"before":…,"after":{"id":1,…},"source":{…},"op":"c",…}}
+//	└ compared with the last one ┘              └ one Value a column ┘ └ position, identity
+//
+// Messages without a schema get their Shape from hints, the table's columns and, for the rest, from their values (1.4).
+//
+// Plan says what a Shape needs of a table: new columns, wider types, and a Mapping that turns an event's values into
+// rows and keys of the table (section 4). It is pure.
+//
+// Whatever the bytes are, Decode gives an event, a skip (an event of another Kind) or a *Rejected with one of the
+// reasons of 5.2; never a panic, and no work or memory out of proportion to the record.
+package decode

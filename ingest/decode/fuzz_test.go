@@ -1,0 +1,125 @@
+package decode
+
+import (
+	"errors"
+	"testing"
+	"unicode/utf8"
+
+	"firn/changelog"
+)
+
+// FuzzDecode: whatever the bytes are, there is an event or a rejection with a reason; the event's values are what its
+// shape says; the decoder, fresh or used, says the same.
+func FuzzDecode(f *testing.F) {
+	for _, file := range []string{"bad.jsonl", "types.jsonl", "postgres.jsonl", "postgres_schemaless.jsonl", "mysql.jsonl", "oracle.jsonl", "sqlserver.jsonl", "mongodb.jsonl"} {
+		for _, l := range readLines(f, samples+file) {
+			if len(l.Value) < 16<<10 {
+				f.Add(l.Key, l.Value)
+			}
+		}
+	}
+	for _, r := range []Record{plain(`{"id":1}`, `{"id":1,"a":[{"x":1},{"y":[2.5]}],"b":{"c":null}}`), message("oracle", `{"type":"map","keys":{"type":"int8"},"values":{"type":"array","items":{"type":"string"}}}`, `[[1,["a"]]]`)} {
+		f.Add(r.Key, r.Value)
+	}
+	used := newDecoder(f, Options{})
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		r := Record{Topic: "p.s.t", Key: key, Value: value}
+		for _, o := range []Options{{}, {Format: FormatSchema, Identity: IdentityFull}, {Format: FormatPlain, Hints: []Hint{{"v", []byte(`{"type":"int32","name":"io.debezium.time.Date"}`)}}}} {
+			checkDecode(t, newDecoder(t, o), r)
+		}
+		checkDecode(t, used, r)
+	})
+}
+
+func checkDecode(t *testing.T, d *Decoder, r Record) {
+	t.Helper()
+	ev, err := d.Decode(r)
+	if err != nil {
+		var rej *Rejected
+		if !errors.As(err, &rej) || rej.Reason == "" || len(rej.Key) != len(rej.KeyColumns) || !utf8.ValidString(rej.Detail) {
+			t.Fatalf("%#v", err)
+		}
+		return
+	}
+	if ev.Kind != Change {
+		return
+	}
+	if len(ev.Key) != len(ev.Shape.Key) || ev.After == nil && ev.Op != changelog.OpDelete {
+		t.Fatalf("%+v", ev)
+	}
+	for _, image := range [][]changelog.Value{ev.Before, ev.After} {
+		if image == nil {
+			continue
+		}
+		if len(image) != len(ev.Shape.Columns) {
+			t.Fatalf("%d values, %d columns", len(image), len(ev.Shape.Columns))
+		}
+		for i, c := range ev.Shape.Columns {
+			checkValue(t, c.Type, image[i])
+		}
+	}
+	m, s, err := Plan(nil, ev.Shape, PlanOptions{})
+	if err != nil || ev.After == nil {
+		return
+	}
+	if _, err := changelog.AppendValues(nil, s, m.Row(nil, ev.After)); err != nil {
+		t.Fatal(err)
+	}
+	m.Key(nil, ev.Key)
+	if _, next, err := Plan(s, ev.Shape, PlanOptions{}); err != nil || next != nil {
+		t.Fatalf("the table of an event does not take it: %v %s", err, show(next))
+	}
+	d.SetTable(s)
+}
+
+// checkValue checks that a value is one of its type.
+func checkValue(t *testing.T, typ *changelog.Type, v changelog.Value) {
+	t.Helper()
+	if v.Null {
+		return
+	}
+	ok := true
+	switch typ.Kind {
+	case changelog.Boolean:
+		ok = v.I == 0 || v.I == 1
+	case changelog.Int, changelog.Date:
+		ok = v.I == int64(int32(v.I))
+	case changelog.Time:
+		ok = v.I >= 0 && v.I < microsPerDay
+	case changelog.String:
+		ok = utf8.Valid(v.B)
+	case changelog.UUID:
+		ok = len(v.B) == 16
+	case changelog.Decimal:
+		ok = len(v.B) > 0 && len(v.B) <= 16
+		if ok {
+			w, _ := magnitude(v.B)
+			ok = w.less(powers[typ.Precision])
+		}
+	case changelog.List:
+		elements, err := changelog.AppendElements(nil, typ, v.B)
+		ok = err == nil
+		for _, e := range elements {
+			checkValue(t, typ.Fields[0].Type, e)
+		}
+	case changelog.Map:
+		keys, values, err := changelog.AppendEntries(nil, nil, typ, v.B)
+		ok = err == nil
+		for i := range keys {
+			checkValue(t, typ.Fields[0].Type, keys[i])
+			checkValue(t, typ.Fields[1].Type, values[i])
+		}
+	case changelog.Struct:
+		var rr changelog.RowReader
+		ok = rr.ResetStruct(typ, v.B) == nil
+		for _, f := range typ.Fields {
+			m, there := rr.Next()
+			ok = ok && there
+			checkValue(t, f.Type, m)
+		}
+	default:
+	}
+	if !ok {
+		t.Fatalf("value %v of type %s", v, typ)
+	}
+}

@@ -1,0 +1,332 @@
+package ingest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+
+	"firn/changelog"
+	"firn/ingest"
+)
+
+// fakeLog is a model of the LogStore and of the registry in memory. It dies when it is told to, and reopens with what
+// was durable by then.
+type fakeLog struct {
+	disk *disk
+
+	mu       sync.Mutex
+	changed  chan struct{}
+	visible  view
+	appends  []changelog.Append // submitted in this life
+	synced   int                // of appends
+	manual   bool               // sync only when asked
+	dead     bool
+	dieAfter int // appends; 0: never
+	full     int // Submit says ErrFull so many times
+
+	checkOrder bool // positions never go back
+	violations []string
+}
+
+// disk is what survives.
+type disk struct {
+	view   view
+	tables map[string]*ingest.Table
+}
+
+// view is the state that a prefix of all appends makes.
+type view struct {
+	rows      map[string]changelog.Row // by table and key
+	positions map[changelog.StreamID]int64
+	moved     map[string]changelog.Row
+	stale     map[string]string
+	parked    []changelog.Parked
+	changes   []tableChange
+}
+
+type tableChange struct {
+	table changelog.TableID
+	changelog.Change
+}
+
+var errDead = errors.New("the log is dead")
+
+func newDisk() *disk {
+	return &disk{tables: map[string]*ingest.Table{}, view: view{}.clone()}
+}
+
+func (v view) clone() view {
+	c := view{
+		rows: maps.Clone(v.rows), positions: maps.Clone(v.positions), moved: maps.Clone(v.moved), stale: maps.Clone(v.stale),
+		parked: slices.Clone(v.parked), changes: slices.Clone(v.changes),
+	}
+	if v.rows == nil {
+		c.rows, c.positions, c.moved, c.stale = map[string]changelog.Row{}, map[changelog.StreamID]int64{}, map[string]changelog.Row{}, map[string]string{}
+	}
+	return c
+}
+
+func openLog(d *disk) *fakeLog {
+	return &fakeLog{disk: d, visible: d.view.clone(), changed: make(chan struct{})}
+}
+
+func rowKey(t changelog.TableID, key []byte) string { return fmt.Sprintf("%d/%x", t, key) }
+
+func (v *view) apply(a changelog.Append) {
+	for _, t := range a.Tables {
+		for _, c := range t.Changes {
+			v.changes = append(v.changes, tableChange{t.Table, c})
+			switch {
+			case c.Op == changelog.OpTruncate:
+			case c.After == nil:
+				delete(v.rows, rowKey(t.Table, c.Key))
+			default:
+				v.rows[rowKey(t.Table, c.Key)] = c.After
+			}
+		}
+	}
+	for _, p := range a.Positions {
+		v.positions[p.StreamID] = p.Next
+	}
+	for _, m := range a.Moved {
+		v.moved[rowKey(m.Table, m.Key)+"@"+m.Native] = m.Row
+	}
+	for _, s := range a.Stale {
+		if s.Set {
+			v.stale[rowKey(s.Table, s.Key)] = s.Reason
+		} else {
+			delete(v.stale, rowKey(s.Table, s.Key))
+		}
+	}
+	v.parked = append(v.parked, a.Parked...)
+}
+
+// copyAppend keeps nothing of the caller's.
+func copyAppend(a changelog.Append) changelog.Append {
+	c := changelog.Append{Positions: slices.Clone(a.Positions), Parked: slices.Clone(a.Parked), Moved: slices.Clone(a.Moved), Stale: slices.Clone(a.Stale)}
+	for _, t := range a.Tables {
+		changes := slices.Clone(t.Changes)
+		for i := range changes {
+			changes[i].Key, changes[i].Before, changes[i].After = bytes.Clone(changes[i].Key), bytes.Clone(changes[i].Before), bytes.Clone(changes[i].After)
+		}
+		c.Tables = append(c.Tables, changelog.TableAppend{Table: t.Table, Changes: changes})
+	}
+	for i := range c.Parked {
+		p := &c.Parked[i]
+		p.Key, p.RecordKey, p.RecordValue, p.Headers = bytes.Clone(p.Key), bytes.Clone(p.RecordKey), bytes.Clone(p.RecordValue), slices.Clone(p.Headers)
+	}
+	for i := range c.Moved {
+		c.Moved[i].Key, c.Moved[i].Row = bytes.Clone(c.Moved[i].Key), bytes.Clone(c.Moved[i].Row)
+	}
+	for i := range c.Stale {
+		c.Stale[i].Key = bytes.Clone(c.Stale[i].Key)
+	}
+	return c
+}
+
+func (l *fakeLog) wakeLocked() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *fakeLog) Submit(_ context.Context, a changelog.Append) (ingest.Ticket, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.wakeLocked()
+	if l.dead {
+		return nil, errDead
+	}
+	if l.full > 0 {
+		l.full--
+		return nil, fmt.Errorf("no space: %w", ingest.ErrFull)
+	}
+	a = copyAppend(a)
+	for _, p := range a.Positions {
+		if old, ok := l.visible.positions[p.StreamID]; ok && p.Next < old {
+			l.violations = append(l.violations, fmt.Sprintf("position of %s from %d back to %d", p.StreamID, old, p.Next))
+		}
+	}
+	l.visible.apply(a)
+	l.appends = append(l.appends, a)
+	if l.dieAfter > 0 && len(l.appends) >= l.dieAfter {
+		l.dead = true
+	} else if !l.manual {
+		l.synced = len(l.appends)
+	}
+	return &fakeTicket{l, len(l.appends)}, nil
+}
+
+type fakeTicket struct {
+	log *fakeLog
+	n   int
+}
+
+func (t *fakeTicket) Wait(ctx context.Context) (changelog.Applied, error) {
+	l := t.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.synced < t.n {
+		if l.dead {
+			return changelog.Applied{}, errDead
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		if ctx.Err() != nil {
+			return changelog.Applied{}, ctx.Err()
+		}
+	}
+	return changelog.Applied{}, nil
+}
+
+// sync makes all that is submitted durable.
+func (l *fakeLog) sync() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dead {
+		l.synced = len(l.appends)
+	}
+	l.wakeLocked()
+}
+
+// crash ends this life: of what was submitted, all that was synced survives, and lucky appends after it.
+func (l *fakeLog) crash(lucky int) *fakeLog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+	l.wakeLocked()
+	for _, a := range l.appends[:min(len(l.appends), l.synced+lucky)] {
+		l.disk.view.apply(a)
+	}
+	next := openLog(l.disk)
+	next.violations, next.checkOrder = l.violations, l.checkOrder
+	return next
+}
+
+func (l *fakeLog) WaitForSpace(context.Context) error { return nil }
+
+func (l *fakeLog) Position(id changelog.StreamID) (int64, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next, ok := l.visible.positions[id]
+	return next, ok, nil
+}
+
+func (l *fakeLog) Row(_ context.Context, t changelog.TableID, key changelog.Key) (changelog.Row, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	row, ok := l.visible.rows[rowKey(t, key)]
+	return bytes.Clone(row), ok, nil
+}
+
+func (l *fakeLog) MovedRow(_ context.Context, t changelog.TableID, key changelog.Key, native string) (changelog.Row, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	row, ok := l.visible.moved[rowKey(t, key)+"@"+native]
+	return bytes.Clone(row), ok, nil
+}
+
+func keysOf[V any](m map[string]V, t changelog.TableID) []changelog.Key {
+	var keys []changelog.Key
+	for k := range m {
+		var id changelog.TableID
+		var key []byte
+		if _, err := fmt.Sscanf(k, "%d/%x", &id, &key); err == nil && id == t {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b changelog.Key) int { return bytes.Compare(a, b) })
+	return keys
+}
+
+func each(keys []changelog.Key) iter.Seq2[changelog.Key, error] {
+	return func(yield func(changelog.Key, error) bool) {
+		for _, k := range keys {
+			if !yield(k, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l *fakeLog) Keys(_ context.Context, t changelog.TableID) iter.Seq2[changelog.Key, error] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return each(keysOf(l.visible.rows, t))
+}
+
+func (l *fakeLog) StaleKeys(_ context.Context, t changelog.TableID) iter.Seq2[changelog.Key, error] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return each(keysOf(l.visible.stale, t))
+}
+
+// The registry: what it does is durable at once.
+
+func (l *fakeLog) Table(name string) (*ingest.Table, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, ok := l.disk.tables[name]
+	return t, ok
+}
+
+func (l *fakeLog) Create(_ context.Context, name string, s *changelog.Schema, topic ingest.Topic) (*ingest.Table, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.disk.tables[name] != nil {
+		return nil, ingest.ErrTableExists
+	}
+	t := &ingest.Table{ID: changelog.TableID(len(l.disk.tables) + 1), Name: name, Schemas: changelog.Schemas{s}, Topics: []ingest.Topic{topic}}
+	l.disk.tables[name] = t
+	return t, nil
+}
+
+func (l *fakeLog) change(id changelog.TableID, f func(*ingest.Table) error) (*ingest.Table, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, t := range l.disk.tables {
+		if t.ID == id {
+			c := *t
+			c.Schemas, c.Topics = slices.Clone(t.Schemas), slices.Clone(t.Topics)
+			if err := f(&c); err != nil {
+				return nil, err
+			}
+			l.disk.tables[name] = &c
+			return &c, nil
+		}
+	}
+	return nil, errors.New("no such table")
+}
+
+func (l *fakeLog) AddSchema(_ context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {
+	return l.change(id, func(t *ingest.Table) error {
+		if int(s.ID) != len(t.Schemas) {
+			return ingest.ErrTableChanged
+		}
+		t.Schemas = append(t.Schemas, s)
+		return nil
+	})
+}
+
+func (l *fakeLog) AddTopic(_ context.Context, id changelog.TableID, topic ingest.Topic) (*ingest.Table, error) {
+	return l.change(id, func(t *ingest.Table) error { t.Topics = append(t.Topics, topic); return nil })
+}
+
+func (l *fakeLog) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, v := range l.violations {
+		t.Error(v)
+	}
+}

@@ -1,0 +1,84 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"firn/changelog"
+)
+
+// Log is what the pipeline needs of the LogStore. Its methods are safe for concurrent use.
+type Log interface {
+	// Submit takes a in, whole or not at all, and copies what it keeps. When it returns without an error the
+	// append is visible to Row and MovedRow, and durable once the ticket's Wait has returned. Appends of one
+	// goroutine become durable in order. Error: ErrFull, nothing was taken in and the same append may be tried
+	// again after WaitForSpace; anything else is final.
+	Submit(ctx context.Context, a changelog.Append) (Ticket, error)
+
+	// WaitForSpace blocks until Submit may work again after ErrFull.
+	WaitForSpace(ctx context.Context) error
+
+	// Position returns the offset to read next of a stream; false if there is none.
+	Position(id changelog.StreamID) (int64, bool, error)
+
+	// Row returns the current row of a key, in memory of its own; false if the key has none.
+	Row(ctx context.Context, table changelog.TableID, key changelog.Key) (changelog.Row, bool, error)
+
+	// MovedRow returns what an append's Moved kept under (key, native), which may be an empty row: the delete was
+	// there, its row was not.
+	MovedRow(ctx context.Context, table changelog.TableID, key changelog.Key, native string) (changelog.Row, bool, error)
+
+	// Keys yields the keys that have a row, as of one moment after all that this goroutine has submitted. A key is
+	// valid until the next one.
+	Keys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error]
+
+	// StaleKeys yields the keys that are marked stale. A key is valid until the next one.
+	StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error]
+}
+
+// Ticket is one submitted append.
+type Ticket interface {
+	// Wait blocks until the append is durable. An error of the log is final: nothing of it was acknowledged.
+	Wait(ctx context.Context) (changelog.Applied, error)
+}
+
+// ErrFull says that the disk budget of the log is spent.
+var ErrFull = errors.New("ingest: the log is full")
+
+// Topic names a topic of a source.
+type Topic struct {
+	Source string
+	Topic  string
+}
+
+// Table is a table as the registry has it. It is immutable.
+type Table struct {
+	ID      changelog.TableID
+	Name    string
+	Schemas changelog.Schemas
+	Topics  []Topic // what feeds it
+}
+
+// Tables is what the pipeline needs of the table registry. Its methods are safe for concurrent use.
+type Tables interface {
+	// Table returns a table by its name.
+	Table(name string) (*Table, bool)
+
+	// Create makes a table that t feeds, durably. Error: ErrTableExists.
+	Create(ctx context.Context, name string, schema *changelog.Schema, t Topic) (*Table, error)
+
+	// AddSchema makes s, whose id is the length of the table's history, the table's current schema, durably.
+	// Error: ErrTableChanged, the history has grown.
+	AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*Table, error)
+
+	// AddTopic records, durably, that t feeds the table, too.
+	AddTopic(ctx context.Context, id changelog.TableID, t Topic) (*Table, error)
+}
+
+var (
+	// ErrTableExists says that somebody else has made the table. Look again.
+	ErrTableExists = errors.New("ingest: table exists")
+	// ErrTableChanged says that somebody else has changed the table's schema. Look again.
+	ErrTableChanged = errors.New("ingest: table has changed")
+)

@@ -1,0 +1,125 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Input is a source and where its topics go.
+type Input struct {
+	Source Source
+	Routes []Route // the first that matches a topic; the default route if none does
+}
+
+// Pipeline takes the changes of sources into the log. New makes one, Run runs it.
+type Pipeline struct {
+	log     Log
+	tables  Tables
+	opts    Options
+	metrics *metrics
+	runners []*runner
+	logger  *slog.Logger
+
+	mu struct {
+		sync.Mutex
+		tables map[string]*table
+	}
+}
+
+// ErrNoSource says that no source has that name.
+var ErrNoSource = errors.New("ingest: no such source")
+
+// New returns a pipeline. Error: something in inputs or o is not valid.
+func New(log Log, tables Tables, inputs []Input, o Options) (*Pipeline, error) {
+	o.EnsureDefaults()
+	errs := []error{o.Validate()}
+	p := &Pipeline{log: log, tables: tables, opts: o, metrics: newMetrics(o.Registerer), logger: o.Logger}
+	p.mu.tables = map[string]*table{}
+	names := map[string]bool{}
+	for _, in := range inputs {
+		valid := true
+		for i := range in.Routes {
+			if err := in.Routes[i].Validate(); err != nil {
+				errs = append(errs, fmt.Errorf("source %s: %w", in.Source.Name(), err))
+				valid = false
+			}
+		}
+		if names[in.Source.Name()] {
+			errs = append(errs, fmt.Errorf("source %s is there twice", in.Source.Name()))
+		}
+		names[in.Source.Name()] = true
+		if valid {
+			p.runners = append(p.runners, newRunner(p, in))
+		}
+	}
+	return p, errors.Join(errs...)
+}
+
+// Run reads all sources until ctx ends or they have no more data, and returns nil then. What was submitted is durable
+// when it returns. An error is final: the log, the registry or a source cannot go on.
+func (p *Pipeline) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range p.runners {
+		g.Go(func() error { return r.run(ctx) })
+	}
+	return g.Wait()
+}
+
+// Pause stops reading a source and returns when nothing of it is read any more; what was read is durable then. A source
+// stays paused until Resume. Error: ErrNoSource.
+func (p *Pipeline) Pause(ctx context.Context, source string) error {
+	r, err := p.runner(source)
+	if err != nil {
+		return err
+	}
+	return r.pause(ctx)
+}
+
+// Resume goes on reading a paused source, from the positions that the log has. Error: ErrNoSource.
+func (p *Pipeline) Resume(source string) error {
+	r, err := p.runner(source)
+	if err != nil {
+		return err
+	}
+	r.resume()
+	return nil
+}
+
+// Bounds returns the oldest and the end offset of each of a source's partitions, as `source reset` needs them. Error:
+// ErrNoSource, or the source cannot be reached.
+func (p *Pipeline) Bounds(ctx context.Context, source string) ([]Bounds, error) {
+	r, err := p.runner(source)
+	if err != nil {
+		return nil, err
+	}
+	return r.source.Bounds(ctx, "")
+}
+
+func (p *Pipeline) runner(source string) (*runner, error) {
+	for _, r := range p.runners {
+		if r.source.Name() == source {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("source %q: %w", source, ErrNoSource)
+}
+
+func (p *Pipeline) table(name string) *table {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.mu.tables[name]
+	if t == nil {
+		t = &table{name: name, tables: p.tables, metrics: p.metrics}
+		p.mu.tables[name] = t
+	}
+	return t
+}
+
+// stopWait bounds how long a stop waits for the sync of what is submitted.
+const stopWait = 30 * time.Second

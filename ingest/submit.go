@@ -1,0 +1,82 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"firn/changelog"
+	"firn/ingest/decode"
+)
+
+// submit hands the batch to the log together with the position after it, and begins a new one. It does not wait for
+// the sync. end is the partition's end as far as it is known. An error is ctx's or final.
+func (w *worker) submit(ctx context.Context, end int64) error {
+	b := &w.batch
+	if b.records == 0 && b.empty() { // a position that nothing hangs on is stored with the next change
+		w.acks.push(ctx, submitted{next: w.next, end: end})
+		w.member.progress(w.next)
+		return nil
+	}
+	a := changelog.Append{
+		Positions: []changelog.StreamPosition{{StreamID: w.id, Next: w.next}},
+		Parked:    b.parked, Moved: b.moved, Stale: b.stale,
+	}
+	if len(b.changes) > 0 {
+		a.Tables = []changelog.TableAppend{{Table: w.table.current.Load().ID, Changes: b.changes}}
+	}
+	ticket, err := w.append(ctx, a)
+	if err != nil {
+		return err
+	}
+	if len(b.stale) > 0 {
+		n := w.table.stale.apply(b.stale)
+		w.runner.pipeline.metrics.stale.WithLabelValues(w.table.name).Set(float64(n))
+		if n > w.opts.MaxStaleKeys {
+			err = final(fmt.Errorf("table %s has %d stale keys, the limit is %d", w.table.name, n, w.opts.MaxStaleKeys))
+		}
+	}
+	for kind, n := range b.skipped {
+		if n > 0 {
+			w.runner.pipeline.metrics.skipped.WithLabelValues(w.id.Source, w.id.Topic, decode.Kind(kind).String()).Add(float64(n)) //nolint:gosec // below kinds
+		}
+	}
+	w.acks.push(ctx, submitted{ticket: ticket, next: w.next, end: end, counts: b.counts})
+	w.member.progress(w.next)
+	b.reset()
+	return err
+}
+
+// append submits a, and waits for space as long as it takes: the source is held back meanwhile (P7).
+func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error) {
+	for delay := time.Duration(0); ; delay = min(delay+100*time.Millisecond, 5*time.Second) {
+		ticket, err := w.log.Submit(ctx, a)
+		if err == nil {
+			return ticket, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !errors.Is(err, ErrFull) {
+			return nil, final(fmt.Errorf("append %s up to offset %d: %w", w.id, w.next, err))
+		}
+		w.runner.pipeline.metrics.full.Inc()
+		if delay == 0 {
+			w.runner.pipeline.logger.Warn("the log is full: reading waits for space", "source", w.id.Source, "topic", w.id.Topic, "partition", w.id.Partition, "err", err)
+		}
+		w.state.update(func(p *PartitionStatus) { p.Waiting = "the log is full" })
+		err = w.log.WaitForSpace(ctx)
+		select { // the space may be gone again, or of a kind that WaitForSpace does not wait for
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+		w.state.update(func(p *PartitionStatus) { p.Waiting = "" })
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			return nil, final(fmt.Errorf("wait for space in the log: %w", err))
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"firn/changelog"
+	"firn/ingest/decode"
+)
+
+// table is one table that streams of this process feed. Its schema is evolved under one lock; what is decided is
+// published by an atomic pointer, so that streams that need nothing new take none.
+type table struct {
+	name    string
+	tables  Tables
+	metrics *metrics
+	current atomic.Pointer[Table] // nil: it is not made yet
+	stale   staleKeys
+	loaded  atomic.Bool // the stale keys are those of the log
+
+	evolution sync.Mutex
+}
+
+// open looks up the table, if it is there, and reads its stale keys once.
+func (t *table) open(ctx context.Context, log Log) error {
+	t.evolution.Lock()
+	defer t.evolution.Unlock()
+	return t.openLocked(ctx, log)
+}
+
+func (t *table) openLocked(ctx context.Context, log Log) error {
+	now, ok := t.tables.Table(t.name)
+	if !ok {
+		return nil
+	}
+	t.current.Store(now)
+	if t.loaded.Load() {
+		return nil
+	}
+	var marks []changelog.StaleMark
+	for key, err := range log.StaleKeys(ctx, now.ID) {
+		if err != nil {
+			return fmt.Errorf("read stale keys of %s: %w", t.name, err)
+		}
+		marks = append(marks, changelog.StaleMark{Key: slices.Clone(key), Set: true})
+	}
+	t.metrics.stale.WithLabelValues(t.name).Set(float64(t.stale.apply(marks)))
+	t.loaded.Store(true)
+	return nil
+}
+
+// plan returns the table and the mapping of shape to it, and makes or evolves it to hold the shape's columns: the union
+// of all that was asked for, whatever the order (spec/debezium.md 4.4).
+//
+// Errors: a *decode.Rejected, the shape does not fit; a *ClashError, another topic feeds the table; anything else is
+// final.
+func (t *table) plan(ctx context.Context, log Log, shape *decode.Shape, o decode.PlanOptions, topic Topic, merges bool) (*Table, *decode.Mapping, error) {
+	t.evolution.Lock()
+	defer t.evolution.Unlock()
+	for {
+		if err := t.openLocked(ctx, log); err != nil {
+			return nil, nil, err
+		}
+		now := t.current.Load()
+		var schema *changelog.Schema
+		if now != nil {
+			if err := t.claimLocked(ctx, now, topic, merges); err != nil {
+				return nil, nil, err
+			}
+			schema = now.Schemas.Current()
+		}
+		mapping, next, err := decode.Plan(schema, shape, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		if next == nil {
+			return t.current.Load(), mapping, nil
+		}
+		made, err := t.changeLocked(ctx, now, next, topic)
+		if errors.Is(err, ErrTableExists) || errors.Is(err, ErrTableChanged) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("change schema of %s: %w", t.name, err)
+		}
+		t.metrics.evolutions.WithLabelValues(t.name).Inc()
+		t.current.Store(made)
+		if now == nil {
+			t.loaded.Store(true) // a new table has none
+		}
+		return made, mapping, nil
+	}
+}
+
+func (t *table) changeLocked(ctx context.Context, now *Table, next *changelog.Schema, topic Topic) (*Table, error) {
+	if now == nil {
+		return t.tables.Create(ctx, t.name, next, topic)
+	}
+	return t.tables.AddSchema(ctx, now.ID, next)
+}
+
+// claimLocked records that topic feeds the table, unless only a route may add topics to it.
+func (t *table) claimLocked(ctx context.Context, now *Table, topic Topic, merges bool) error {
+	if slices.Contains(now.Topics, topic) {
+		return nil
+	}
+	if len(now.Topics) > 0 && !merges {
+		return &ClashError{Source: topic.Source, Topic: topic.Topic, Table: t.name, Other: now.Topics[0]}
+	}
+	made, err := t.tables.AddTopic(ctx, now.ID, topic)
+	if err != nil {
+		return fmt.Errorf("add topic %s of source %s to %s: %w", topic.Topic, topic.Source, t.name, err)
+	}
+	t.current.Store(made)
+	return nil
+}
+
+// schemas returns the table's history, which holds the schema of each of its rows.
+func (t *table) schemas() changelog.Schemas { return t.current.Load().Schemas }
