@@ -1,0 +1,441 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"firn/logstore/httpapi"
+)
+
+// Size is a number of bytes, written 64MiB, 10GiB, 500kB or 4096.
+type Size int64
+
+// Config is firn.yaml. The `doc` tags are the configuration reference: `firn config show` and the README print them.
+type Config struct {
+	Data    string         `yaml:"data" doc:"directory of the log and the index; one process holds its lock"`
+	Listen  ListenConfig   `yaml:"listen" doc:"addresses to listen on"`
+	Catalog CatalogConfig  `yaml:"catalog" doc:"where Iceberg metadata lives"`
+	Sources []SourceConfig `yaml:"sources" doc:"what to read; at least one"`
+	Tables  TablesConfig   `yaml:"tables" doc:"settings of tables: defaults, then overrides by name, the first match wins"`
+	Limits  LimitsConfig   `yaml:"limits" doc:"bounds; at each of them the sources are slowed, nothing is dropped"`
+	Log     LogConfig      `yaml:"log" doc:"firn's own log, on standard error"`
+
+	file    string          // for messages
+	secrets map[string]bool // paths of values that came out of ${…}
+}
+
+// ListenConfig is the two listeners.
+type ListenConfig struct {
+	Data  string `yaml:"data" doc:"lookups, feeds, tables"`
+	Admin string `yaml:"admin" doc:"metrics, health, profiles; keep it private"`
+}
+
+// CatalogConfig is the Iceberg catalog.
+type CatalogConfig struct {
+	Type       string            `yaml:"type" doc:"sqlite"`
+	Name       string            `yaml:"name" doc:"the catalog's name, also in the rows of a SQL catalog"`
+	URI        string            `yaml:"uri" doc:"path of the SQLite file"`
+	Warehouse  string            `yaml:"warehouse" doc:"where table files go, file:DIRECTORY"`
+	Properties map[string]string `yaml:"properties" doc:"handed to the catalog as they are"`
+}
+
+// SourceConfig is one source: exactly one of Kafka and File is there.
+type SourceConfig struct {
+	Name    string        `yaml:"name" doc:"unique; part of stored positions: a renamed source is a new one"`
+	Kafka   *KafkaConfig  `yaml:"kafka" doc:"a Kafka cluster"`
+	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
+	Topics  []string      `yaml:"topics" doc:"anchored regular expressions; new matching topics are found while running"`
+	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
+	Format  string        `yaml:"format" doc:"json, or json_schema: every message must have the schema wrapper"`
+	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
+	Shape   string        `yaml:"shape" doc:"envelope"`
+	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
+
+	Identity          string        `yaml:"identity" doc:"full: before images are whole (REPLICA IDENTITY FULL); default: they are not trusted; auto: by connector"`
+	Placeholder       string        `yaml:"placeholder" doc:"the connector's unavailable.value.placeholder"`
+	ReplayFilter      string        `yaml:"replay_filter" doc:"exact, off"`
+	ReplayWindow      int           `yaml:"replay_window" doc:"events a partition remembers to recognise repeats"`
+	OnTruncate        string        `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
+	Infinity          string        `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
+	MaxRecordBytes    Size          `yaml:"max_record_bytes" doc:"a larger record is parked"`
+	DiscoveryInterval time.Duration `yaml:"discovery_interval" doc:"how soon new topics are found"`
+}
+
+// KafkaConfig is a Kafka cluster.
+type KafkaConfig struct {
+	Brokers []string      `yaml:"brokers" doc:"host:port of the first brokers to ask"`
+	Group   string        `yaml:"group" doc:"consumer group; empty: firn-NAME"`
+	Start   string        `yaml:"start" doc:"earliest, latest: where a partition without a stored position starts"`
+	Session time.Duration `yaml:"session_timeout" doc:"how long the group waits for a silent member; a restart with the same data directory need not wait"`
+	TLS     TLSConfig     `yaml:"tls" doc:"encryption"`
+	SASL    SASLConfig    `yaml:"sasl" doc:"authentication"`
+}
+
+func defaultKafka() KafkaConfig { return KafkaConfig{Start: "earliest", Session: 30 * time.Second} }
+
+// TLSConfig is how to trust a broker and be trusted by it.
+type TLSConfig struct {
+	Enabled bool   `yaml:"enabled" doc:"speak TLS; implied by the files below"`
+	CA      string `yaml:"ca" doc:"PEM file of the authorities to trust; empty: the system's"`
+	Cert    string `yaml:"cert" doc:"PEM file of the client's certificate"`
+	Key     string `yaml:"key" doc:"PEM file of the client's key"`
+}
+
+// SASLConfig is a user of a broker.
+type SASLConfig struct {
+	Mechanism string `yaml:"mechanism" doc:"plain, scram-sha-256, scram-sha-512; empty: none"`
+	User      string `yaml:"user" doc:"user name"`
+	Password  string `yaml:"password" doc:"password; better ${file:…} or ${ENV}"`
+}
+
+// FileConfig is a recorded topic file.
+type FileConfig struct {
+	Path   string `yaml:"path" doc:"the file; .gz is decompressed"`
+	Follow bool   `yaml:"follow" doc:"wait for more lines at its end"`
+}
+
+// RouteConfig sends topics to a table.
+type RouteConfig struct {
+	Topic string   `yaml:"topic" doc:"anchored regular expression"`
+	Table string   `yaml:"table" doc:"namespace.table; $1 is the expression's first group"`
+	Key   keyRoute `yaml:"key" doc:"message: the message key's columns; or a list of columns"`
+}
+
+// keyRoute is `message`, `none` or a list of column names.
+type keyRoute struct {
+	Mode    string
+	Columns []string
+}
+
+// TablesConfig is the settings of all tables.
+type TablesConfig struct {
+	Defaults  TableConfig     `yaml:"defaults" doc:"for every table"`
+	Overrides []TableOverride `yaml:"overrides" doc:"for tables whose name matches; the first match wins"`
+}
+
+// TableOverride is what differs for some tables. Its other keys are those of tables.defaults.
+type TableOverride struct {
+	Match string `yaml:"match" doc:"anchored regular expression of namespace.table"`
+	TableConfig
+}
+
+// TableConfig is the settings of a table.
+type TableConfig struct {
+	Format     string            `yaml:"format" doc:"mixed-iceberg"`
+	Flush      FlushConfig       `yaml:"flush" doc:"log to change files: whichever of the two comes first"`
+	Retention  RetentionConfig   `yaml:"retention" doc:"how much of the log is kept; what is not flushed always is"`
+	Index      string            `yaml:"index" doc:"row: the whole current row, lookups are local"`
+	Before     string            `yaml:"before" doc:"source: before images are what the source gave"`
+	Partition  []string          `yaml:"partition" doc:"not yet: must be empty"`
+	Optimize   OptimizeConfig    `yaml:"optimize" doc:"change files to base files, small base files to large ones"`
+	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* are obeyed"`
+}
+
+// FlushConfig closes a flush.
+type FlushConfig struct {
+	Interval time.Duration `yaml:"interval" doc:"at the latest this long after its first change"`
+	Bytes    Size          `yaml:"bytes" doc:"at this many bytes of log"`
+}
+
+// RetentionConfig bounds the log.
+type RetentionConfig struct {
+	Time  time.Duration `yaml:"time" doc:"older changes go"`
+	Bytes Size          `yaml:"bytes" doc:"the oldest changes of a log larger than this go"`
+}
+
+// OptimizeConfig is the optimizer's rounds.
+type OptimizeConfig struct {
+	Enabled bool         `yaml:"enabled" doc:"false: another process optimizes (firn optimize, Amoro)"`
+	Minor   MinorConfig  `yaml:"minor" doc:"change files into base files and position deletes"`
+	Major   MajorConfig  `yaml:"major" doc:"small and much deleted base files into large ones"`
+	Full    FullConfig   `yaml:"full" doc:"all base files rewritten"`
+	Expire  ExpireConfig `yaml:"expire" doc:"merged change files and old snapshots"`
+	Target  Size         `yaml:"target_size" doc:"size of a large base file (self-optimizing.target-size)"`
+}
+
+// MinorConfig is when minor rounds run.
+type MinorConfig struct {
+	Interval time.Duration `yaml:"interval" doc:"time between rounds (self-optimizing.minor.trigger.interval)"`
+	Files    int           `yaml:"files" doc:"change files that start a round at once (self-optimizing.minor.trigger.file-count)"`
+}
+
+// MajorConfig is when major rounds run.
+type MajorConfig struct {
+	Files int     `yaml:"files" doc:"small base files of about one size that are merged into one"`
+	Ratio float64 `yaml:"duplicate_ratio" doc:"deleted part of a large file's rows that has it rewritten (self-optimizing.major.trigger.duplicate-ratio)"`
+}
+
+// FullConfig is when full rounds run.
+type FullConfig struct {
+	Interval time.Duration `yaml:"interval" doc:"time between rounds; 0s: never (self-optimizing.full.trigger.interval)"`
+}
+
+// ExpireConfig is what is kept.
+type ExpireConfig struct {
+	Grace     time.Duration `yaml:"change_files" doc:"change files stay at least this long after their commit (change.data.ttl.minutes)"`
+	Snapshots int           `yaml:"snapshots" doc:"snapshots kept of each store"`
+	Age       time.Duration `yaml:"snapshot_age" doc:"younger snapshots are kept, whatever their number"`
+}
+
+// LimitsConfig bounds the process.
+type LimitsConfig struct {
+	Memory      Size `yaml:"memory" doc:"of the process; a soft limit of the Go heap and the caches' budget"`
+	Disk        Size `yaml:"disk" doc:"of the data directory; at the limit the sources pause and reads go on"`
+	Parked      Size `yaml:"parked" doc:"of parked records; at the limit their sources pause"`
+	Connections int  `yaml:"connections" doc:"of the data listener"`
+}
+
+// LogConfig is firn's own log.
+type LogConfig struct {
+	Level  string `yaml:"level" doc:"debug, info, warn, error"`
+	Format string `yaml:"format" doc:"text, json"`
+}
+
+// defaultConfig returns every default. Sources have none.
+func defaultConfig() *Config {
+	return &Config{
+		Data:    "./firn-data",
+		Listen:  ListenConfig{Data: "127.0.0.1:7411", Admin: "127.0.0.1:7412"},
+		Catalog: CatalogConfig{Type: "sqlite", Name: "firn", URI: "./firn-data/catalog.db", Warehouse: "file:./firn-data/lake", Properties: map[string]string{}},
+		Tables: TablesConfig{Defaults: TableConfig{
+			Format:    "mixed-iceberg",
+			Flush:     FlushConfig{Interval: 10 * time.Second, Bytes: 64 << 20},
+			Retention: RetentionConfig{Time: 24 * time.Hour, Bytes: 10 << 30},
+			Index:     "row",
+			Before:    "source",
+			Optimize: OptimizeConfig{
+				Enabled: true,
+				Minor:   MinorConfig{Interval: 30 * time.Second, Files: 12},
+				Major:   MajorConfig{Files: 8, Ratio: 0.1},
+				Expire:  ExpireConfig{Grace: 5 * time.Minute, Snapshots: 50, Age: time.Minute},
+				Target:  128 << 20,
+			},
+			Properties: map[string]string{},
+		}},
+		Limits:  LimitsConfig{Memory: 1 << 30, Disk: 50 << 30, Parked: 1 << 30, Connections: 10000},
+		Log:     LogConfig{Level: "info", Format: "text"},
+		secrets: map[string]bool{},
+	}
+}
+
+// defaultSource returns a source's defaults.
+func defaultSource() SourceConfig {
+	return SourceConfig{
+		Topics: []string{".*"}, Format: "json", Schema: "auto", Shape: "envelope", Identity: "auto",
+		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, OnTruncate: "apply", Infinity: "null",
+		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
+	}
+}
+
+// loadConfig reads, decodes and validates a configuration file. The error joins everything that is wrong with it.
+func loadConfig(file string) (*Config, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return parseConfig(file, text)
+}
+
+func parseConfig(file string, text []byte) (*Config, error) {
+	cfg := defaultConfig()
+	cfg.file = file
+	d := &decoder{file: file, secrets: cfg.secrets}
+	d.document(text, cfg)
+	if len(d.errs) == 0 {
+		d.errs = append(d.errs, cfg.validate()...)
+	}
+	if len(d.errs) > 0 {
+		return nil, errors.Join(d.errs...)
+	}
+	return cfg, nil
+}
+
+func (c *Config) validate() (errs []error) {
+	bad := func(path, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s: %s", c.file, path, fmt.Sprintf(format, args...)))
+	}
+	oneOf := func(path, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			bad(path, "%q is not one of %s", value, strings.Join(allowed, ", "))
+		}
+	}
+	if c.Data == "" {
+		bad("data", "must name a directory")
+	}
+	oneOf("catalog.type", c.Catalog.Type, "sqlite")
+	if !strings.HasPrefix(c.Catalog.Warehouse, "file:") {
+		bad("catalog.warehouse", "%q: only file: is built so far", c.Catalog.Warehouse)
+	}
+	if len(c.Sources) == 0 {
+		bad("sources", "at least one source is needed")
+	}
+	names := map[string]bool{}
+	for i := range c.Sources {
+		s, path := &c.Sources[i], fmt.Sprintf("sources[%d]", i)
+		if s.Name == "" || strings.ContainsAny(s.Name, "/:") {
+			bad(path+".name", "%q: a source needs a name without / and :", s.Name)
+		}
+		if names[s.Name] {
+			bad(path+".name", "%q is there twice", s.Name)
+		}
+		names[s.Name] = true
+		s.validate(path, bad, oneOf)
+	}
+	c.Tables.Defaults.validate("tables.defaults", bad, oneOf)
+	for i, o := range c.Tables.Overrides {
+		path := fmt.Sprintf("tables.overrides[%d]", i)
+		if _, err := anchored(o.Match); err != nil || o.Match == "" {
+			bad(path+".match", "%q is no regular expression of table names: %v", o.Match, err)
+		}
+		o.validate(path, bad, oneOf)
+	}
+	if c.Limits.Memory < 64<<20 {
+		bad("limits.memory", "%s is less than 64MiB", c.Limits.Memory)
+	}
+	if c.Limits.Disk < 64<<20 {
+		bad("limits.disk", "%s is less than 64MiB", c.Limits.Disk)
+	}
+	if c.Limits.Parked < 1<<20 {
+		bad("limits.parked", "%s is less than 1MiB", c.Limits.Parked)
+	}
+	if c.Limits.Connections < 1 {
+		bad("limits.connections", "must be at least 1")
+	}
+	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "text", "json")
+	return errs
+}
+
+func (s *SourceConfig) validate(path string, bad func(string, string, ...any), oneOf func(string, string, ...string)) {
+	switch {
+	case s.Kafka == nil && s.File == nil, s.Kafka != nil && s.File != nil:
+		bad(path, "exactly one of kafka and file must be there")
+	case s.Kafka != nil:
+		if len(s.Kafka.Brokers) == 0 {
+			bad(path+".kafka.brokers", "at least one broker is needed")
+		}
+		if s.Kafka.Session < time.Second {
+			bad(path+".kafka.session_timeout", "%v is less than 1s", s.Kafka.Session)
+		}
+		oneOf(path+".kafka.start", s.Kafka.Start, "earliest", "latest")
+		oneOf(path+".kafka.sasl.mechanism", s.Kafka.SASL.Mechanism, "", "plain", "scram-sha-256", "scram-sha-512")
+	case s.File.Path == "":
+		bad(path+".file.path", "must name a file")
+	}
+	for _, list := range []struct {
+		key   string
+		exprs []string
+	}{{"topics", s.Topics}, {"exclude", s.Exclude}} {
+		for i, e := range list.exprs {
+			if _, err := anchored(e); err != nil {
+				bad(fmt.Sprintf("%s.%s[%d]", path, list.key, i), "%v", err)
+			}
+		}
+	}
+	oneOf(path+".format", s.Format, "json", "json_schema")
+	oneOf(path+".schema", s.Schema, "auto", "always", "never")
+	oneOf(path+".shape", s.Shape, "envelope")
+	oneOf(path+".identity", s.Identity, "auto", "full", "default")
+	oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
+	oneOf(path+".on_truncate", s.OnTruncate, "apply", "ignore")
+	oneOf(path+".infinity", s.Infinity, "null", "clamp", "reject")
+	if s.ReplayWindow < 0 || s.ReplayWindow > 10_000_000 {
+		bad(path+".replay_window", "%d is not between 0 and 10000000", s.ReplayWindow)
+	}
+	for i, r := range s.Routes {
+		at := fmt.Sprintf("%s.routes[%d]", path, i)
+		if _, err := anchored(r.Topic); err != nil || r.Topic == "" {
+			bad(at+".topic", "%q is no regular expression of topics: %v", r.Topic, err)
+		}
+		if strings.Count(r.Table, ".") != 1 {
+			bad(at+".table", "%q is not namespace.table", r.Table)
+		}
+		if r.Key.Mode == "none" {
+			bad(at+".key", "none: tables without a key are not built yet")
+		}
+	}
+}
+
+func (t *TableConfig) validate(path string, bad func(string, string, ...any), oneOf func(string, string, ...string)) {
+	oneOf(path+".format", t.Format, "mixed-iceberg")
+	oneOf(path+".index", t.Index, "row")
+	oneOf(path+".before", t.Before, "source")
+	if len(t.Partition) > 0 {
+		bad(path+".partition", "partitioned tables are not built yet")
+	}
+	atLeast := func(key string, have, least time.Duration) {
+		if have < least {
+			bad(path+"."+key, "%v is less than %v", have, least)
+		}
+	}
+	atLeast("flush.interval", t.Flush.Interval, 100*time.Millisecond)
+	atLeast("retention.time", t.Retention.Time, time.Second)
+	atLeast("optimize.minor.interval", t.Optimize.Minor.Interval, 100*time.Millisecond)
+	atLeast("optimize.expire.change_files", t.Optimize.Expire.Grace, 0)
+	atLeast("optimize.expire.snapshot_age", t.Optimize.Expire.Age, 0)
+	atLeast("optimize.full.interval", t.Optimize.Full.Interval, 0)
+	if t.Flush.Bytes < 1<<10 {
+		bad(path+".flush.bytes", "%s is less than 1KiB", t.Flush.Bytes)
+	}
+	if t.Retention.Bytes < 1<<20 {
+		bad(path+".retention.bytes", "%s is less than 1MiB", t.Retention.Bytes)
+	}
+	if t.Optimize.Target < 1<<20 {
+		bad(path+".optimize.target_size", "%s is less than 1MiB", t.Optimize.Target)
+	}
+	if t.Optimize.Minor.Files < 1 || t.Optimize.Major.Files < 2 {
+		bad(path+".optimize", "minor.files must be at least 1 and major.files at least 2")
+	}
+	if r := t.Optimize.Major.Ratio; r <= 0 || r > 1 {
+		bad(path+".optimize.major.duplicate_ratio", "%v is not in (0, 1]", r)
+	}
+	if t.Optimize.Expire.Snapshots < 1 {
+		bad(path+".optimize.expire.snapshots", "must be at least 1")
+	}
+}
+
+// Table returns the settings of one table: the first matching override over the defaults.
+func (c *Config) Table(name string) TableConfig {
+	for _, o := range c.Tables.Overrides {
+		if re, err := anchored(o.Match); err == nil && re.MatchString(name) {
+			return o.TableConfig
+		}
+	}
+	return c.Tables.Defaults
+}
+
+// warehouse returns the warehouse as an absolute file: location, so that tables can be read from any directory.
+func (c CatalogConfig) warehouse() (string, error) {
+	path, err := filepath.Abs(strings.TrimPrefix(strings.TrimPrefix(c.Warehouse, "file://"), "file:"))
+	if err != nil {
+		return "", fmt.Errorf("warehouse %s: %w", c.Warehouse, err)
+	}
+	return "file:" + path, nil
+}
+
+// location returns where the lake is, in absolute paths.
+func (c CatalogConfig) location() (httpapi.Catalog, error) {
+	warehouse, err := c.warehouse()
+	if err != nil {
+		return httpapi.Catalog{}, err
+	}
+	uri, err := filepath.Abs(c.URI)
+	if err != nil {
+		return httpapi.Catalog{}, fmt.Errorf("catalog %s: %w", c.URI, err)
+	}
+	return httpapi.Catalog{Type: c.Type, Name: c.Name, URI: uri, Warehouse: warehouse}, nil
+}
+
+func anchored(expr string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile("^(?:" + expr + ")$")
+	if err != nil {
+		return nil, fmt.Errorf("regular expression %q: %w", expr, err)
+	}
+	return re, nil
+}

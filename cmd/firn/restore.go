@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"firn/changelog/flush"
+	"firn/changelog/merge"
+	"firn/logstore"
+	"firn/state"
+)
+
+// restoreTables brings tables that the lake has and the data directory has lost, or has only begun to bring back, into
+// the registry and the log: schema, positions and current rows as of the last flush (P4). It takes the tables that the
+// configured sources feed, and leaves all others alone: another firn may own them.
+func (s *server) restoreTables(ctx context.Context) error {
+	names, err := s.catalog.List(ctx)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	for _, name := range names {
+		if err := s.restoreTable(ctx, name); err != nil {
+			return fmt.Errorf("restore %s from the lake: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *server) restoreTable(ctx context.Context, name string) error {
+	entry, known := s.registry.Table(name)
+	if known {
+		p, err := s.registry.Progress(entry.ID)
+		if err != nil || !p.Rebuilding {
+			return err
+		}
+		if err := s.store.ClearRows(ctx, entry.ID); err != nil {
+			return err
+		}
+	}
+	t, err := s.catalog.Load(ctx, name)
+	if err != nil {
+		return err
+	}
+	r, ours, err := flush.Restore(ctx, t)
+	if err != nil || !ours || !s.feeds(r.Table.Topics) {
+		return err
+	}
+	if !known {
+		r.Table.Properties = s.cfg.Table(name).Properties
+		if entry, err = s.registry.Restore(ctx, r.Table, r.Progress, r.Positions); err != nil {
+			return err
+		}
+	}
+	s.log.InfoContext(ctx, "restoring table from the lake", "table", name, "seq", r.Progress.Flushed)
+	lake, _, err := reader(ctx, t, nil, 0, "")
+	if err != nil {
+		return err
+	}
+	rows := 0
+	if err := s.store.PutRows(ctx, entry.ID, restoredRows(lake.Rows(ctx), r, &rows)); err != nil {
+		return err
+	}
+	s.log.InfoContext(ctx, "restored table from the lake", "table", name, "seq", r.Progress.Flushed, "rows", rows)
+	return s.registry.UpdateProgress(ctx, entry.ID, func(p *state.Progress) { p.Rebuilding = false })
+}
+
+// feeds reports whether each topic is of a configured source.
+func (s *server) feeds(topics []state.TopicRef) bool {
+	for _, t := range topics {
+		found := false
+		for _, src := range s.cfg.Sources {
+			found = found || src.Name == t.Source
+		}
+		if !found {
+			return false
+		}
+	}
+	return len(topics) > 0
+}
+
+// restoredRows turns merged rows into entries of the row space. The base store does not keep which change wrote a row:
+// such rows get the SeqNum up to which the base store has all changes, which wrote it or came later.
+func restoredRows(rows iter.Seq2[merge.Row, error], r flush.Restored, n *int) iter.Seq2[logstore.RowEntry, error] {
+	return func(yield func(logstore.RowEntry, error) bool) {
+		for row, err := range rows {
+			if err != nil {
+				yield(logstore.RowEntry{}, err)
+				return
+			}
+			e := logstore.RowEntry{Key: row.Key, Seq: row.Seq, Row: row.Row}
+			if e.Seq == 0 {
+				e.Seq = r.Progress.Optimized
+			}
+			*n++
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}

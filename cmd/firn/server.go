@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"firn/changelog/flush"
+	"firn/changelog/table"
+	"firn/ingest"
+	"firn/logstore"
+	"firn/logstore/httpapi"
+	"firn/optimizer"
+	"firn/state"
+)
+
+// server is everything that runs in `firn serve` and `firn demo`. openServer makes it, run runs it, close ends what is
+// open.
+type server struct {
+	cfg     *Config
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *prometheus.Registry
+
+	db        *logstore.DB
+	registry  *state.Registry
+	store     *logstore.Store
+	catalog   *table.Catalog
+	flushers  *flush.Set
+	optimizer *optimizer.Optimizer
+	pipeline  *ingest.Pipeline
+	api       *httpapi.API
+
+	data, admin net.Listener
+}
+
+// openServer opens all parts of a server and listens. Each error says which setting it is about.
+func openServer(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVar) (_ *server, err error) {
+	s := &server{cfg: cfg, log: log, level: level, metrics: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	debug.SetMemoryLimit(int64(cfg.Limits.Memory) / 10 * 9)
+	if s.data, err = listen(ctx, "listen.data", cfg.Listen.Data); err != nil {
+		return nil, err
+	}
+	s.data = netutil.LimitListener(s.data, cfg.Limits.Connections)
+	if s.admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
+		return nil, err
+	}
+	if err := s.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openStages(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func listen(ctx context.Context, key, addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return l, nil
+}
+
+func (s *server) openStores(ctx context.Context) (err error) {
+	opts := s.storeOptions()
+	if s.db, err = openData(s.cfg.Data, opts); err != nil {
+		return err
+	}
+	if s.registry, err = state.OpenRegistry(s.db.DB); err != nil {
+		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
+	}
+	if s.store, err = logstore.Open(s.db, s.registry, opts); err != nil {
+		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
+	}
+	s.catalog, err = openCatalog(ctx, s.cfg.Catalog, s.log)
+	return err
+}
+
+func (s *server) storeOptions() logstore.Options {
+	l := s.cfg.Limits
+	return logstore.Options{
+		MemoryBytes: int64(l.Memory) / 4,
+		DiskBytes:   int64(l.Disk),
+		ParkedBytes: int64(l.Parked),
+		TableRetention: func(t *state.Table) logstore.Retention {
+			r := s.cfg.Table(t.Name).Retention
+			return logstore.Retention{Time: r.Time, Bytes: int64(r.Bytes)}
+		},
+		Logger: s.log, Registerer: s.metrics,
+	}
+}
+
+// openData opens the Pebble instance of a data directory.
+func openData(dir string, opts logstore.Options) (*logstore.DB, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	db, err := logstore.OpenDB(filepath.Join(dir, "pebble"), opts)
+	switch {
+	case err == nil:
+		return db, nil
+	case strings.Contains(err.Error(), "resource temporarily unavailable"), strings.Contains(err.Error(), "lock held"):
+		return nil, fmt.Errorf("data directory %s is in use by another process: stop that one, or give this one another directory (%w)", dir, err)
+	default:
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+}
+
+func openCatalog(ctx context.Context, c CatalogConfig, log *slog.Logger) (*table.Catalog, error) {
+	warehouse, err := c.warehouse()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.URI), 0o750); err != nil {
+		return nil, fmt.Errorf("catalog.uri: %w", err)
+	}
+	catalog, err := table.Open(ctx, table.Options{
+		Type: c.Type, Name: c.Name, URI: c.URI, Warehouse: warehouse, Properties: c.Properties, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("catalog %s: %w", c.URI, err)
+	}
+	return catalog, nil
+}
+
+// openStages makes the parts that move changes, once the lake's tables are known.
+func (s *server) openStages(ctx context.Context) (err error) {
+	if err := s.restoreTables(ctx); err != nil {
+		return err
+	}
+	s.flushers, err = flush.New(s.store, s.registry, s.catalog, s.flushOptions())
+	if err != nil {
+		return err
+	}
+	s.optimizer, err = optimizer.New(s.catalog, s.registry, s.optimizerOptions())
+	if err != nil {
+		return err
+	}
+	var inputs []ingest.Input
+	for _, src := range s.cfg.Sources {
+		in, err := newInput(src, "firn-"+s.registry.WriterID(), s.log)
+		if err != nil {
+			return err
+		}
+		inputs = append(inputs, in)
+	}
+	tables := ingestTables{s.registry, func(name string) map[string]string { return s.cfg.Table(name).Properties }}
+	s.pipeline, err = ingest.New(ingestLog{s.store}, tables, inputs, ingest.Options{
+		ReplayWindow: s.cfg.Sources[0].ReplayWindow, Logger: s.log, Registerer: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	at, err := s.cfg.Catalog.location()
+	if err != nil {
+		return err
+	}
+	s.api, err = httpapi.New(httpapi.Options{
+		Catalog: at, Store: s.store, Registry: s.registry, ChangeFiles: changeFiles{s.catalog}, Sources: sourceStatus{s.pipeline}, Lake: lakeStatus{s.catalog},
+		Optimizer: optimizeNow{s.flushers, s.optimizer}, Logger: s.log, Registerer: s.metrics,
+	})
+	return err
+}
+
+func (s *server) flushOptions() flush.Options {
+	return flush.Options{
+		Table: func(name string) (time.Duration, int64) {
+			f := s.cfg.Table(name).Flush
+			return f.Interval, int64(f.Bytes)
+		},
+		Logger: s.log, Registerer: s.metrics,
+	}
+}
+
+func (s *server) optimizerOptions() optimizer.Options {
+	return optimizer.Options{
+		TableRules: func(name string) optimizer.Rules { return s.cfg.Table(name).rules() },
+		Logger:     s.log, Registerer: s.metrics,
+	}
+}
+
+// rules returns the optimizer's rules for tables whose own properties say nothing else.
+func (t TableConfig) rules() optimizer.Rules {
+	o := t.Optimize
+	r := optimizer.Rules{
+		Disabled: !o.Enabled, MinorInterval: o.Minor.Interval, MinorFiles: o.Minor.Files, TargetBytes: int64(o.Target),
+		DuplicateRatio: o.Major.Ratio, FanIn: o.Major.Files, FullInterval: o.Full.Interval,
+		ChangeTTL: o.Expire.Grace, KeepSnapshots: o.Expire.Snapshots, KeepAge: o.Expire.Age,
+	}
+	if r.FullInterval == 0 {
+		r.FullInterval = -1
+	}
+	return r
+}
+
+// run runs the server until ctx ends, and then drains: sources stop, commits under way finish, listeners close.
+func (s *server) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.pipeline.Run(ctx) })
+	g.Go(func() error { return s.flushers.Run(ctx) })
+	g.Go(func() error { return s.optimizer.Run(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, s.data, s.api, s.api.Close) })
+	a := &admin{metrics: s.metrics, ready: s.unready, reload: func() ([]string, []string, error) { return reload(s.cfg, s.level) }}
+	g.Go(func() error { return serveHTTP(ctx, s.admin, a.handler(), func() {}) })
+	return g.Wait()
+}
+
+// serveHTTP serves h on l until ctx ends. stopping is called when the shutdown begins, to end requests without an end.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, stopping func()) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	srv.RegisterOnShutdown(stopping)
+	done := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		done <- errors.Join(srv.Shutdown(grace), srv.Close())
+	})
+	err := srv.Serve(l)
+	if stop() {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err) // it ended by itself
+	}
+	if err := <-done; err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("shut down %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// unready returns why the server is not ready.
+func (s *server) unready() []string {
+	reasons := s.pipeline.Unready()
+	if err := s.store.Err(); err != nil {
+		reasons = append(reasons, "log: "+err.Error())
+	}
+	if full, used := s.store.Full(); full {
+		reasons = append(reasons, fmt.Sprintf("log: %s used, the disk limit is reached; sources wait until there is space (limits.disk)", Size(used)))
+	}
+	return reasons
+}
+
+// close ends what openServer opened, in the order in which the parts need each other. run has returned.
+func (s *server) close() error {
+	var errs []error
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.catalog != nil {
+		errs = append(errs, s.catalog.Close())
+	}
+	for _, l := range []net.Listener{s.data, s.admin} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

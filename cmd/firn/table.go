@@ -1,0 +1,398 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+	"firn/logstore/httpapi"
+)
+
+func newTableCmd(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "table",
+		Short: "Show tables: schema, key, positions, lag, files, snapshots",
+		Example: `  firn table list
+  firn table show shop.orders
+  firn table files shop.orders`,
+	}
+	cmd.AddCommand(newTableListCmd(e), newTableShowCmd(e), newTableFilesCmd(e), newTableSnapshotsCmd(e))
+	return cmd
+}
+
+func newTableListCmd(e *env) *cobra.Command {
+	var f lakeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List all tables",
+		Long: `List asks a running server. With --catalog-uri, or -c and no server, it lists the tables of the lake.
+
+APPLIED is the newest change in the log, FLUSHED in the change store, OPTIMIZED in the base store.`,
+		Example: `  firn table list
+  firn table list --catalog-uri firn-data/catalog.db --json`,
+		Args: cobra.NoArgs,
+		RunE: runE(func(cmd *cobra.Command, _ []string) error {
+			tables, raw, err := f.listTables(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err := fmt.Fprintf(e.Stdout, "%s\n", raw)
+				return err
+			}
+			out := newColumns(e.Stdout, "TABLE", "KEY", "APPLIED", "FLUSHED", "OPTIMIZED", "LAG")
+			for _, t := range tables {
+				out.row(t.Name, strings.Join(t.Key, ","), seqText(t.Applied), seqText(t.Flushed), seqText(t.Optimized), orDash(t.LagSeconds, lagText))
+			}
+			return out.flush()
+		}),
+	}
+	f.add(cmd)
+	jsonFlag(cmd, &asJSON, `one object {"tables":[…]}`)
+	return cmd
+}
+
+func lagText(seconds float64) string {
+	return time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
+}
+
+// listTables returns all tables and their JSON: of the server or data directory, else of the lake.
+func (f *lakeFlags) listTables(ctx context.Context) (tables []tableAnswer, raw []byte, err error) {
+	s, err := f.open(ctx, f.catalog.URI != "", f.catalog.URI == "")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.client != nil {
+		var list json.RawMessage
+		if err := s.client.getJSON(ctx, "/v1/tables", &list); err != nil {
+			return nil, nil, err
+		}
+		var parsed struct {
+			Tables []tableAnswer `json:"tables"`
+		}
+		return parsed.Tables, list, json.Unmarshal(list, &parsed)
+	}
+	names, err := s.catalog.List(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := []map[string]any{}
+	for _, name := range names {
+		d, err := s.lakeTable(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		tables = append(tables, d)
+		list = append(list, map[string]any{"name": d.Name, "format": d.Format, "key": d.Key, "flushed": d.Flushed})
+	}
+	raw, err = json.Marshal(map[string]any{"tables": list})
+	return tables, raw, err
+}
+
+// lakeTable is a table as the lake alone tells it.
+func (s *stores) lakeTable(ctx context.Context, name string) (d tableAnswer, err error) {
+	t, err := s.catalog.Load(ctx, name)
+	if err != nil {
+		return d, lakeError(err)
+	}
+	schema := t.Schemas().Current()
+	d = tableAnswer{
+		Name: name, Format: "mixed-iceberg", Key: schema.KeyNames(), Schema: httpapi.IcebergSchema(schema), Schemas: len(t.Schemas()),
+		Properties: t.Base().Properties(), Stores: map[string]httpapi.StoreStatus{}, Sources: []tableSource{},
+	}
+	mark, ok, err := t.LastCommit()
+	if err != nil {
+		return d, err
+	}
+	if ok {
+		d.Applied, d.Flushed = mark.To, mark.To
+		for _, p := range mark.Positions {
+			d.Sources = append(d.Sources, tableSource{Source: p.Source, PartitionStatus: httpapi.PartitionStatus{
+				Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: -1, Lag: -1,
+			}})
+		}
+	}
+	for _, store := range storesOf(t) {
+		if d.Stores[store.Kind()], err = storeStatus(ctx, store); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+func storesOf(t *table.Table) []*table.Store {
+	if t.Change() == nil {
+		return []*table.Store{t.Base()}
+	}
+	return []*table.Store{t.Base(), t.Change()}
+}
+
+// storeStatus sums the files of a store up by kind.
+func storeStatus(ctx context.Context, s *table.Store) (httpapi.StoreStatus, error) {
+	status := httpapi.StoreStatus{Location: s.Location(), Files: map[string]httpapi.FileCount{}}
+	if snapshot := s.Snapshot(); snapshot != nil {
+		status.Snapshot, status.Sequence = snapshot.ID, snapshot.Sequence
+	}
+	files, err := s.Files(ctx)
+	if err != nil {
+		return status, fmt.Errorf("files of %s: %w", s.Name(), err)
+	}
+	for _, f := range files {
+		kind := fileKind(f)
+		c := status.Files[kind]
+		status.Files[kind] = httpapi.FileCount{Files: c.Files + 1, Bytes: c.Bytes + f.Bytes, Records: c.Records + f.Records}
+	}
+	return status, nil
+}
+
+func newTableShowCmd(e *env) *cobra.Command {
+	var f lakeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show TABLE",
+		Short: "Show one table: schema, key, positions, lag, files by kind",
+		Example: `  firn table show shop.orders
+  firn table show shop.orders --catalog-uri firn-data/catalog.db`,
+		Args: cobra.ExactArgs(1),
+		RunE: runE(func(cmd *cobra.Command, args []string) (err error) {
+			s, err := f.open(cmd.Context(), f.catalog.URI != "", f.catalog.URI == "")
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			var d tableAnswer
+			if s.client != nil {
+				d, err = s.client.table(cmd.Context(), args[0])
+			} else {
+				d, err = s.lakeTable(cmd.Context(), args[0])
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(e.Stdout).Encode(d)
+			}
+			return showTable(e.Stdout, d)
+		}),
+	}
+	f.add(cmd)
+	jsonFlag(cmd, &asJSON, "one JSON object")
+	return cmd
+}
+
+func showTable(w io.Writer, d tableAnswer) error {
+	schema, err := httpapi.ParseIcebergSchema(d.Schema)
+	if err != nil {
+		return err
+	}
+	out := newColumns(w)
+	out.row("table", d.Name)
+	out.row("format", d.Format)
+	out.row("key", strings.Join(d.Key, ", "))
+	out.row("applied", seqText(d.Applied)+" (log)")
+	out.row("flushed", seqText(d.Flushed)+" (change store)")
+	out.row("optimized", seqText(d.Optimized)+" (base store)")
+	out.row("oldest", seqText(d.Oldest)+" (in the log)")
+	out.row("lag", orDash(d.LagSeconds, lagText))
+	if d.Rebuilding {
+		out.row("rebuilding", "rows are being rebuilt from the lake")
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(w) // the tables below report errors
+	out = newColumns(w, "ID", "COLUMN", "TYPE", "")
+	for _, c := range schema.Columns {
+		out.row(strconv.Itoa(c.ID), c.Name, c.Type.String(), keyText(schema, c))
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	if len(d.Sources) > 0 {
+		_, _ = fmt.Fprintln(w)
+		out = newColumns(w, "SOURCE", "TOPIC", "PARTITION", "NEXT", "END", "LAG")
+		for _, p := range d.Sources {
+			out.row(p.Source, p.Topic, int64Text(p.Partition), int64Text(p.Next), known(p.End), known(p.Lag))
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+	}
+	if len(d.Stores) == 0 {
+		return nil
+	}
+	_, _ = fmt.Fprintln(w)
+	out = newColumns(w, "STORE", "KIND", "FILES", "ROWS", "BYTES", "SNAPSHOT")
+	for _, name := range slices.Sorted(maps.Keys(d.Stores)) {
+		s := d.Stores[name]
+		if len(s.Files) == 0 {
+			out.row(name, "-", "0", "0", "0 B", int64Text(s.Snapshot))
+		}
+		for _, kind := range slices.Sorted(maps.Keys(s.Files)) {
+			c := s.Files[kind]
+			out.row(name, kind, int64Text(c.Files), int64Text(c.Records), bytesText(c.Bytes), int64Text(s.Snapshot))
+		}
+	}
+	return out.flush()
+}
+
+func keyText(s *changelog.Schema, c changelog.Column) string {
+	if i := slices.Index(s.Key, c.ID); i >= 0 {
+		return "key " + strconv.Itoa(i+1)
+	}
+	return ""
+}
+
+// known shows a number that is -1 where it is not known.
+func known(n int64) string {
+	if n < 0 {
+		return "-"
+	}
+	return int64Text(n)
+}
+
+func newTableFilesCmd(e *env) *cobra.Command {
+	var f lakeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "files TABLE",
+		Short: "List the live files of a table's stores",
+		Long: `Files reads the lake: that of the running server, or of -c or --catalog-uri. MERGED change files are in the base store already and wait for
+their expiry.`,
+		Example: `  firn table files shop.orders -c firn.yaml`,
+		Args:    cobra.ExactArgs(1),
+		RunE: runE(func(cmd *cobra.Command, args []string) (err error) {
+			s, err := f.open(cmd.Context(), true, false)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			t, err := s.catalog.Load(cmd.Context(), args[0])
+			if err != nil {
+				return lakeError(err)
+			}
+			return listFiles(cmd.Context(), e.Stdout, t, asJSON)
+		}),
+	}
+	f.add(cmd)
+	jsonFlag(cmd, &asJSON, "one JSON line a file")
+	return cmd
+}
+
+// fileLine is a file in `table files --json`.
+type fileLine struct {
+	Store     string           `json:"store"`
+	Kind      string           `json:"kind"`
+	Path      string           `json:"path"`
+	Records   int64            `json:"records"`
+	Bytes     int64            `json:"bytes"`
+	Sequence  int64            `json:"sequence"`
+	Node      int64            `json:"node"`
+	SeqFrom   changelog.SeqNum `json:"seq_from,omitempty"` // the smallest _file_offset
+	SeqTo     changelog.SeqNum `json:"seq_to,omitempty"`
+	Partition string           `json:"partition,omitempty"`
+	Merged    bool             `json:"merged,omitempty"`
+}
+
+func listFiles(ctx context.Context, w io.Writer, t *table.Table, asJSON bool) error {
+	out := newColumns(w, "STORE", "KIND", "ROWS", "BYTES", "SEQUENCE", "NODE", "CHANGES", "MERGED", "FILE")
+	lines := json.NewEncoder(w)
+	for _, store := range storesOf(t) {
+		files, err := store.Files(ctx)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			line := fileLine{
+				Store: store.Kind(), Kind: fileKind(f), Path: f.Path, Records: f.Records, Bytes: f.Bytes, Sequence: f.DataSequence,
+				Node: f.Info.Node.ID(), Partition: f.Partition,
+				SeqFrom: changelog.SeqNum(max(f.FirstOffset, 0)), SeqTo: changelog.SeqNum(max(f.LastOffset, 0)), //nolint:gosec // not negative
+				Merged: store.Kind() == mixed.StoreChange && t.Merged(f),
+			}
+			if asJSON {
+				if err := lines.Encode(line); err != nil {
+					return err
+				}
+				continue
+			}
+			changes, merged := "-", ""
+			if line.SeqTo > 0 {
+				changes = seqText(line.SeqFrom) + "-" + seqText(line.SeqTo)
+			}
+			if line.Merged {
+				merged = "yes"
+			}
+			out.row(line.Store, line.Kind, int64Text(f.Records), bytesText(f.Bytes), int64Text(f.DataSequence), int64Text(line.Node),
+				changes, merged, f.Path[strings.LastIndexByte(f.Path, '/')+1:])
+		}
+	}
+	if asJSON {
+		return nil
+	}
+	return out.flush()
+}
+
+func newTableSnapshotsCmd(e *env) *cobra.Command {
+	var f lakeFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "snapshots TABLE",
+		Short:   "List the snapshots of a table's stores",
+		Long:    "Snapshots reads the lake: that of the running server, or of -c or --catalog-uri.",
+		Example: `  firn table snapshots shop.orders -c firn.yaml`,
+		Args:    cobra.ExactArgs(1),
+		RunE: runE(func(cmd *cobra.Command, args []string) (err error) {
+			s, err := f.open(cmd.Context(), true, false)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			t, err := s.catalog.Load(cmd.Context(), args[0])
+			if err != nil {
+				return lakeError(err)
+			}
+			out := newColumns(e.Stdout, "STORE", "SEQUENCE", "SNAPSHOT", "TIME", "OPERATION", "CHANGES", "COMMIT")
+			lines := json.NewEncoder(e.Stdout)
+			for _, store := range storesOf(t) {
+				for _, sn := range store.Snapshots() {
+					if asJSON {
+						if err := lines.Encode(map[string]any{
+							"store": store.Kind(), "snapshot": sn.ID, "sequence": sn.Sequence, "parent": sn.Parent, "time_ms": sn.TimeMS,
+							"operation": sn.Operation, "summary": sn.Summary,
+						}); err != nil {
+							return err
+						}
+						continue
+					}
+					changes := ""
+					if to := sn.Summary[table.PropSeqTo]; to != "" {
+						changes = sn.Summary[table.PropSeqFrom] + "-" + to
+					}
+					out.row(store.Kind(), int64Text(sn.Sequence), int64Text(sn.ID), time.UnixMilli(sn.TimeMS).UTC().Format(time.RFC3339),
+						sn.Operation, changes, sn.Summary[table.PropCommitID])
+				}
+			}
+			if asJSON {
+				return nil
+			}
+			return out.flush()
+		}),
+	}
+	f.add(cmd)
+	jsonFlag(cmd, &asJSON, "one JSON line a snapshot")
+	return cmd
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"os"
+
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"firn/changelog"
+	"firn/ingest"
+	"firn/ingest/decode"
+	"firn/ingest/file"
+	"firn/ingest/kafka"
+	"firn/logstore"
+	"firn/state"
+)
+
+// This file turns the configuration into parts, and fits parts that do not know each other together.
+
+// newInput makes a source and its routes from their settings.
+func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, error) {
+	src, err := newSource(s, instance, log)
+	if err != nil {
+		return ingest.Input{}, err
+	}
+	in := ingest.Input{Source: src}
+	for _, r := range s.Routes {
+		route := newRoute(s)
+		route.Topic, route.Table = r.Topic, r.Table
+		if r.Key.Mode == "columns" {
+			route.Key, route.Columns = ingest.KeyColumns, r.Key.Columns
+		}
+		in.Routes = append(in.Routes, route)
+	}
+	rest := newRoute(s) // what no route names takes the default one, with the source's settings
+	rest.Topic = ".*"
+	in.Routes = append(in.Routes, rest)
+	return in, nil
+}
+
+func newSource(s SourceConfig, instance string, log *slog.Logger) (ingest.Source, error) {
+	if s.File != nil {
+		return file.Open(file.Options{Name: s.Name, Path: s.File.Path, Follow: s.File.Follow, Topics: s.Topics, Exclude: s.Exclude, Logger: log})
+	}
+	o := kafka.Options{
+		Name: s.Name, Brokers: s.Kafka.Brokers, Group: s.Kafka.Group, Instance: instance, Topics: s.Topics, Exclude: s.Exclude,
+		Start: kafka.Start(s.Kafka.Start), Discover: s.DiscoveryInterval, SessionTimeout: s.Kafka.Session, Logger: log,
+	}
+	var err error
+	if o.TLS, err = s.Kafka.TLS.config(); err != nil {
+		return nil, fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	if o.SASL, err = s.Kafka.SASL.mechanism(); err != nil {
+		return nil, fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	return kafka.Open(o)
+}
+
+func (c TLSConfig) config() (*tls.Config, error) {
+	if !c.Enabled && c.CA == "" && c.Cert == "" {
+		return nil, nil //nolint:nilnil // no TLS
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca: %s holds no certificate in PEM", c.CA)
+		}
+	}
+	if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+func (c SASLConfig) mechanism() (sasl.Mechanism, error) {
+	switch c.Mechanism {
+	case "":
+		return nil, nil //nolint:nilnil // no authentication
+	case "plain":
+		return plain.Auth{User: c.User, Pass: c.Password}.AsMechanism(), nil
+	case "scram-sha-256":
+		return scram.Auth{User: c.User, Pass: c.Password}.AsSha256Mechanism(), nil
+	case "scram-sha-512":
+		return scram.Auth{User: c.User, Pass: c.Password}.AsSha512Mechanism(), nil
+	}
+	return nil, fmt.Errorf("sasl.mechanism %q is not known", c.Mechanism)
+}
+
+// newRoute returns the reading rules of a source, without a topic.
+func newRoute(s SourceConfig) ingest.Route {
+	r := ingest.Route{KeepRepeats: s.ReplayFilter == "off"}
+	if s.OnTruncate == "ignore" {
+		r.Truncate = ingest.TruncateIgnore
+	}
+	r.Decode = decode.Options{Placeholder: s.Placeholder, MaxMessageBytes: int64(s.MaxRecordBytes)}
+	switch {
+	case s.Format == "json_schema", s.Schema == "always":
+		r.Decode.Format = decode.FormatSchema
+	case s.Schema == "never":
+		r.Decode.Format = decode.FormatPlain
+	}
+	switch s.Identity {
+	case "full":
+		r.Decode.Identity = decode.IdentityFull
+	case "default":
+		r.Decode.Identity = decode.IdentityDefault
+	}
+	switch s.Infinity {
+	case "clamp":
+		r.Decode.Infinity = decode.InfinityClamp
+	case "reject":
+		r.Decode.Infinity = decode.InfinityReject
+	}
+	return r
+}
+
+// ingestLog is the LogStore as the pipeline sees it.
+type ingestLog struct{ *logstore.Store }
+
+func (l ingestLog) Submit(ctx context.Context, a changelog.Append) (ingest.Ticket, error) {
+	t, err := l.Store.Submit(ctx, a)
+	if errors.Is(err, logstore.ErrFull) || errors.Is(err, logstore.ErrParkedFull) {
+		return nil, fmt.Errorf("%w: %w", ingest.ErrFull, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (l ingestLog) Row(ctx context.Context, table changelog.TableID, key changelog.Key) (changelog.Row, bool, error) {
+	v, err := l.RowNow(ctx, table, key)
+	return v.Row, v.Found, err
+}
+
+func (l ingestLog) MovedRow(_ context.Context, table changelog.TableID, key changelog.Key, native string) (changelog.Row, bool, error) {
+	return l.Store.MovedRow(table, key, native)
+}
+
+func (l ingestLog) Keys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error] {
+	return func(yield func(changelog.Key, error) bool) {
+		snap, err := l.Snapshot(ctx, table)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		defer func() { _ = snap.Close() }() // a view: nothing is lost
+		for e, err := range snap.Rows(nil, nil) {
+			if !yield(e.Key, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (l ingestLog) StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error] {
+	return func(yield func(changelog.Key, error) bool) {
+		for m, err := range l.Store.StaleKeys(ctx, table) {
+			if !yield(m.Key, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// ingestTables is the registry as the pipeline sees it.
+type ingestTables struct {
+	registry   *state.Registry
+	properties func(table string) map[string]string
+}
+
+func (t ingestTables) Table(name string) (*ingest.Table, bool) {
+	found, ok := t.registry.Table(name)
+	if !ok {
+		return nil, false
+	}
+	return ingestTable(found), true
+}
+
+func (t ingestTables) Create(ctx context.Context, name string, schema *changelog.Schema, topic ingest.Topic) (*ingest.Table, error) {
+	made, err := t.registry.Create(ctx, name, schema, state.TopicRef(topic), t.properties(name))
+	if errors.Is(err, state.ErrExists) {
+		return nil, fmt.Errorf("%w: %w", ingest.ErrTableExists, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ingestTable(made), nil
+}
+
+func (t ingestTables) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {
+	changed, err := t.registry.AddSchema(ctx, id, s)
+	if errors.Is(err, state.ErrExists) {
+		return nil, fmt.Errorf("%w: %w", ingest.ErrTableChanged, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ingestTable(changed), nil
+}
+
+func (t ingestTables) AddTopic(ctx context.Context, id changelog.TableID, topic ingest.Topic) (*ingest.Table, error) {
+	changed, err := t.registry.AddTopic(ctx, id, state.TopicRef(topic))
+	if err != nil {
+		return nil, err
+	}
+	return ingestTable(changed), nil
+}
+
+func ingestTable(t *state.Table) *ingest.Table {
+	out := &ingest.Table{ID: t.ID, Name: t.Name, Schemas: t.Schemas}
+	for _, ref := range t.Topics {
+		out.Topics = append(out.Topics, ingest.Topic(ref))
+	}
+	return out
+}

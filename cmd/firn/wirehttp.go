@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+
+	"firn/changelog"
+	"firn/changelog/flush"
+	"firn/changelog/merge"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+	"firn/ingest"
+	"firn/logstore"
+	"firn/logstore/httpapi"
+	"firn/optimizer"
+	"firn/state"
+)
+
+// This file fits the parts to the interfaces that the HTTP API declares.
+
+// changeFiles serves changes that the log has trimmed from change files (P5).
+type changeFiles struct{ catalog *table.Catalog }
+
+// Oldest implements httpapi.ChangeFiles.
+func (c changeFiles) Oldest(ctx context.Context, t *state.Table) (changelog.SeqNum, bool, error) {
+	lake, err := c.catalog.Load(ctx, t.Name)
+	if errors.Is(err, table.ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	files, err := lake.Change().Files(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	oldest := changelog.SeqNum(0)
+	for _, f := range files {
+		if first := changelog.SeqNum(max(f.FirstOffset, 0)); first > 0 && (oldest == 0 || first < oldest) { //nolint:gosec // not negative
+			oldest = first
+		}
+	}
+	return oldest, oldest > 0, nil
+}
+
+// Scan implements httpapi.ChangeFiles.
+func (c changeFiles) Scan(ctx context.Context, t *state.Table, from, to changelog.SeqNum) iter.Seq2[changelog.Change, error] {
+	return func(yield func(changelog.Change, error) bool) {
+		lake, err := c.catalog.Load(ctx, t.Name)
+		var files *merge.Reader
+		if err == nil {
+			files, _, err = reader(ctx, lake, nil, 0, "")
+		}
+		if err != nil {
+			yield(changelog.Change{}, err)
+			return
+		}
+		for change, err := range files.Feed(ctx, from, to) {
+			if errors.Is(err, merge.ErrMissing) {
+				err = fmt.Errorf("%w: %w", logstore.ErrTrimmed, err)
+			}
+			if !yield(change, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// sourceStatus is the pipeline's sources.
+type sourceStatus struct{ pipeline *ingest.Pipeline }
+
+// Sources implements httpapi.Sources.
+func (s sourceStatus) Sources(context.Context) ([]httpapi.SourceStatus, error) {
+	out := []httpapi.SourceStatus{}
+	for _, src := range s.pipeline.Status() {
+		st := httpapi.SourceStatus{Name: src.Name, State: string(src.State), Error: src.Error, Partitions: []httpapi.PartitionStatus{}}
+		for _, p := range src.Partitions {
+			st.Partitions = append(st.Partitions, httpapi.PartitionStatus{Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: p.End, Lag: p.Lag})
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+// Pause implements httpapi.Sources.
+func (s sourceStatus) Pause(ctx context.Context, name string) error {
+	return sourceError(s.pipeline.Pause(ctx, name))
+}
+
+// Resume implements httpapi.Sources.
+func (s sourceStatus) Resume(_ context.Context, name string) error {
+	return sourceError(s.pipeline.Resume(name))
+}
+
+func sourceError(err error) error {
+	if errors.Is(err, ingest.ErrNoSource) {
+		return fmt.Errorf("%w: %w", state.ErrNotFound, err)
+	}
+	return err
+}
+
+// lakeStatus tells what the lake has of a table.
+type lakeStatus struct{ catalog *table.Catalog }
+
+// Stores implements httpapi.Lake.
+func (l lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]httpapi.StoreStatus, error) {
+	lake, err := l.catalog.Load(ctx, t.Name)
+	if errors.Is(err, table.ErrNotFound) { // nothing is flushed yet
+		return map[string]httpapi.StoreStatus{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]httpapi.StoreStatus{}
+	for name, store := range map[string]*table.Store{"base": lake.Base(), "change": lake.Change()} {
+		st := httpapi.StoreStatus{Location: store.Location(), Files: map[string]httpapi.FileCount{}}
+		if snap := store.Snapshot(); snap != nil {
+			st.Snapshot, st.Sequence = snap.ID, snap.Sequence
+		}
+		files, err := store.Files(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			kind := fileKind(f)
+			n := st.Files[kind]
+			st.Files[kind] = httpapi.FileCount{Files: n.Files + 1, Bytes: n.Bytes + f.Bytes, Records: n.Records + f.Records}
+		}
+		out[name] = st
+	}
+	return out, nil
+}
+
+// fileKind names what a file holds: base, insert, delete, position-delete, equality-delete.
+func fileKind(f table.File) string {
+	switch f.Content {
+	case table.PositionDeletes:
+		return "position-delete"
+	case table.EqualityDeletes:
+		return "equality-delete"
+	case table.Data:
+	}
+	switch f.Info.Type {
+	case mixed.Insert:
+		return "insert"
+	case mixed.Delete:
+		return "delete"
+	default:
+		return "base"
+	}
+}
+
+// optimizeNow runs optimizing rounds on demand.
+type optimizeNow struct {
+	flushers  *flush.Set
+	optimizer *optimizer.Optimizer
+}
+
+// Optimize implements httpapi.Optimizer. A round that is not a dry run begins with a flush, so that it takes in all that
+// the log has.
+func (o optimizeNow) Optimize(ctx context.Context, t *state.Table, kind string, dryRun bool) (json.RawMessage, error) {
+	if !dryRun {
+		if err := o.flushers.FlushNow(ctx, t.ID); err != nil {
+			return nil, err
+		}
+	}
+	report, err := optimize(ctx, o.optimizer, t.Name, kind, dryRun)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(report)
+}
