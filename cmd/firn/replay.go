@@ -22,7 +22,7 @@ func newReplayCmd(e *env) *cobra.Command {
 		Use:   "replay FILE --to HOST:PORT",
 		Short: "Produce a recorded topic file to a Kafka broker, order kept within a partition",
 		Long: `Replay produces the records of a recording (one JSON object a line; gzip by name) to a Kafka broker, keys, values, headers
-and timestamps as recorded. Topics that are missing are made. Order within a partition is kept; with --partitions N, order
+and timestamps as recorded. Topics that are missing are made, without a time of retention: recorded timestamps are old. Order within a partition is kept; with --partitions N, order
 within a key: each record goes to the partition that Kafka's own producer would choose among N.`,
 		Example: "  firn replay shop.jsonl.gz --to 127.0.0.1:9092 --partitions 3",
 		Args:    cobra.ExactArgs(1),
@@ -55,11 +55,12 @@ func replay(ctx context.Context, path, broker string, partitions int32) (int64, 
 	}
 	defer client.Close()
 	place := file.NewPartitioner(partitions)
+	forever := "-1" // else the broker deletes at once what was recorded longer ago than its retention
 	for topic, recorded := range topics {
 		if partitions > 0 {
 			recorded = partitions
 		}
-		made, err := kadm.NewClient(client).CreateTopic(ctx, recorded, -1, nil, topic)
+		made, err := kadm.NewClient(client).CreateTopic(ctx, recorded, -1, map[string]*string{"retention.ms": &forever}, topic)
 		if err == nil {
 			err = made.Err
 		}
