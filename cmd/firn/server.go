@@ -219,7 +219,9 @@ func (s *server) run(ctx context.Context) error {
 	g.Go(func() error { return s.pipeline.Run(ctx) })
 	g.Go(func() error { return s.flushers.Run(ctx) })
 	g.Go(func() error { return s.optimizer.Run(ctx) })
-	g.Go(func() error { return serveHTTP(ctx, s.data, s.api, s.api.Close) })
+	g.Go(func() error {
+		return serveHTTP(ctx, s.api.Accelerate(context.WithoutCancel(ctx), s.data), s.api, s.api.Close)
+	})
 	a := &admin{metrics: s.metrics, ready: s.unready, reload: func() ([]string, []string, error) { return reload(s.cfg, s.level) }}
 	g.Go(func() error { return serveHTTP(ctx, s.admin, a.handler(), func() {}) })
 	return g.Wait()

@@ -156,9 +156,8 @@ func TestLaneSlowRequest(t *testing.T) {
 	r.skip(in)
 	_, err = io.WriteString(conn, "GET /v1/tables/shop.orders/changes?from=earliest HTTP/1.1\r\nHost: x\r\n\r\n")
 	r.must(err)
-	res, err := http.ReadResponse(in, nil)
+	res, err := http.ReadResponse(in, nil) //nolint:bodyclose // Close would read to the end of a feed that has none
 	r.must(err)
-	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	for range 3 {
 		if !lines.Scan() {
