@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +44,12 @@ type expectedTable struct {
 
 func expectedTables(t testing.TB) map[string]expectedTable {
 	t.Helper()
-	b, err := os.ReadFile(samples + "stream_2000.expected.json")
+	return readExpected(t, samples+"stream_2000.expected.json")
+}
+
+func readExpected(t testing.TB, path string) map[string]expectedTable {
+	t.Helper()
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +98,11 @@ func readRecording(t testing.TB, name string, partitions int32) []ingest.Record 
 	var all []ingest.Record
 	defer func() { recordings[id] = all }()
 	place := file.NewPartitioner(partitions)
-	for r, err := range file.Records(t.Context(), samples+name) {
+	path := name
+	if !filepath.IsAbs(name) {
+		path = samples + name
+	}
+	for r, err := range file.Records(t.Context(), path) {
 		if err != nil {
 			t.Fatal(err)
 		}
