@@ -135,7 +135,8 @@ def drained(total, *flags):
 
 def parked(*tables):
     for entry in (e for v in objects(sys.stdin.read()) for e in (v if isinstance(v, list) else [v])):
-        if isinstance(entry, dict) and entry.get("table") in tables:
+        # "applied" marks a report: the row is there, with a value that no column can take as null (the types table has them).
+        if isinstance(entry, dict) and entry.get("table") in tables and not entry.get("applied"):
             print(json.dumps({k: entry.get(k) for k in ("table", "topic", "partition", "offset", "reason", "detail")}))
 
 
