@@ -483,7 +483,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"an old orphan", func(r *shopRig) {
 			path := filepath.Join(filepath.Dir(files(r, "-I-")[0]), "1-I-0-00000-0-1-00001.parquet")
 			r.must(os.WriteFile(path, []byte("x"), 0o600))
-			r.must(os.Chtimes(path, time.Time{}, time.Now().Add(-2*time.Hour)))
+			r.must(os.Chtimes(path, time.Time{}, time.Now().Add(-2*inFlight)))
 		}, map[string]string{"references": "not referenced: "}},
 		{"progress ahead of the log", func(r *shopRig) {
 			r.must(r.reg.UpdateProgress(t.Context(), r.table.ID, func(p *state.Progress) { p.Optimized = 99 }))

@@ -218,9 +218,9 @@ func checkDeletes(t *table.Table, f table.File, records map[string]int64, c *che
 	return n, err
 }
 
-// inFlight is how young a file is that no snapshot names yet, or that a crash left: files of a commit under way are no
-// difference.
-const inFlight = time.Hour
+// inFlight is how young a file is that no snapshot names yet, or that a crash left: such files are no difference. It is
+// longer than the optimizer leaves them (Options.OrphanAge and OrphanInterval).
+const inFlight = 60 * time.Hour
 
 // ownName is the shape of the names that firn and Iceberg's writers give to files: data and delete files, manifests and
 // their lists, metadata, statistics, and files being written.
