@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
-	"time"
+	"iter"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 
+	"firn/ingest"
 	"firn/ingest/file"
+	"firn/ingest/kafka"
 )
 
 func newReplayCmd(e *env) *cobra.Command {
@@ -32,7 +30,7 @@ within a key: each record goes to the partition that Kafka's own producer would 
 			}
 			n, err := replay(cmd.Context(), args[0], to, int32(partitions)) //nolint:gosec // validated by the broker
 			if err != nil {
-				return &exitError{exitOpen, fmt.Errorf("replay %s: %w", args[0], err)}
+				return &exitError{exitOpen, fmt.Errorf("%s: %w", args[0], err)}
 			}
 			fmt.Fprintf(e.Stdout, "%d records\n", n)
 			return nil
@@ -49,49 +47,26 @@ func replay(ctx context.Context, path, broker string, partitions int32) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RecordRetries(20))
-	if err != nil {
-		return 0, err
+	records := file.Records(ctx, path)
+	if partitions > 0 {
+		for topic := range topics {
+			topics[topic] = partitions
+		}
+		records = placed(records, file.NewPartitioner(partitions))
 	}
-	defer client.Close()
-	place := file.NewPartitioner(partitions)
-	forever := "-1" // else the broker deletes at once what was recorded longer ago than its retention
-	for topic, recorded := range topics {
-		if partitions > 0 {
-			recorded = partitions
-		}
-		made, err := kadm.NewClient(client).CreateTopic(ctx, recorded, -1, map[string]*string{"retention.ms": &forever}, topic)
-		if err == nil {
-			err = made.Err
-		}
-		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return 0, fmt.Errorf("create topic %s: %w", topic, err)
-		}
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var taken atomic.Int64
-	for r, err := range file.Records(ctx, path) {
-		if err != nil {
-			return taken.Load(), errors.Join(err, context.Cause(ctx))
-		}
-		if partitions > 0 {
-			place.Place(&r)
-		}
-		k := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value, Timestamp: time.UnixMilli(r.Timestamp)}
-		for _, h := range r.Headers {
-			k.Headers = append(k.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
-		}
-		client.Produce(ctx, k, func(_ *kgo.Record, err error) {
-			if err != nil {
-				cancel(fmt.Errorf("produce: %w", err))
+	return kafka.Replay(ctx, kafka.Target{Brokers: []string{broker}}, topics, records)
+}
+
+// placed gives records the partitions that p chooses.
+func placed(records iter.Seq2[ingest.Record, error], p *file.Partitioner) iter.Seq2[ingest.Record, error] {
+	return func(yield func(ingest.Record, error) bool) {
+		for r, err := range records {
+			if err == nil {
+				p.Place(&r)
+			}
+			if !yield(r, err) {
 				return
 			}
-			taken.Add(1)
-		})
+		}
 	}
-	if err := client.Flush(ctx); err != nil {
-		return taken.Load(), errors.Join(err, context.Cause(ctx))
-	}
-	return taken.Load(), context.Cause(ctx)
 }

@@ -85,11 +85,13 @@ func record(r ingest.Record) *kgo.Record {
 	return out
 }
 
-// makeTopics makes the topics that are not there. One that has fewer partitions than it needs is an error.
+// makeTopics makes the topics that are not there, without a time of retention: the records' own times count for it, and
+// recorded ones are old. A topic that has fewer partitions than it needs is an error.
 func makeTopics(ctx context.Context, admin *kadm.Client, topics map[string]int32) error {
 	names := make([]string, 0, len(topics))
+	forever := "-1"
 	for topic, n := range topics {
-		_, err := admin.CreateTopic(ctx, n, -1, nil, topic)
+		_, err := admin.CreateTopic(ctx, n, -1, map[string]*string{"retention.ms": &forever}, topic)
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return fmt.Errorf("create topic %s: %w", topic, err)
 		}
