@@ -198,9 +198,6 @@ func (o *Optimizer) turn(ctx context.Context, s *tableState, l *lake) (worked bo
 	case o.options.OrphanAge >= 0 && now.Sub(s.lastOrphans) >= o.options.OrphanInterval:
 		s.lastOrphans = now
 		_, err := o.removeOrphans(ctx, l, o.options.OrphanAge, false)
-		if err == nil && o.options.OrphanAge >= table.MinOrphanAge { // metadata and manifests, too
-			_, err = l.t.RemoveOrphans(ctx, o.options.OrphanAge)
-		}
 		return true, err
 	}
 	if l.rules.Disabled {

@@ -52,7 +52,11 @@ func (t *Table) ExpireSnapshots(ctx context.Context, s *Store, keep int, age tim
 	if err != nil {
 		return Expired{Snapshots: len(gone)}, err
 	}
-	files, size, err := t.removeUnreferenced(ctx, candidates)
+	paths, err := t.unreferenced(ctx, candidates)
+	if err != nil {
+		return Expired{Snapshots: len(gone)}, err
+	}
+	files, size, err := t.remove(ctx, paths)
 	return Expired{Snapshots: len(gone), Files: files, Bytes: size}, err
 }
 
@@ -126,26 +130,34 @@ func (c *Catalog) collect(ctx context.Context, m iceberg.ManifestFile, files map
 	return nil
 }
 
-// removeUnreferenced removes those of the candidates that no snapshot of either store names. It looks at the stores as they
-// are now, after the expiry; a commit that lands meanwhile names new files only, or ones that its head names, too.
-func (t *Table) removeUnreferenced(ctx context.Context, candidates map[string]bool) (files int, size int64, err error) {
+// unreferenced returns those of the candidates, sorted, that no snapshot of either store names. It looks at the stores as
+// they are now, after the expiry; a commit that lands meanwhile names new files only, or ones that its head names, too.
+func (t *Table) unreferenced(ctx context.Context, candidates map[string]bool) ([]string, error) {
 	for _, s := range t.stores() {
 		now, err := s.reload(ctx)
 		if err != nil {
-			return 0, 0, err
+			return nil, err
 		}
 		named, err := t.catalog.named(ctx, now.loaded.metadata)
 		if err != nil {
-			return 0, 0, err
+			return nil, err
 		}
 		for path := range named {
 			delete(candidates, path)
 		}
 	}
+	paths := make([]string, 0, len(candidates))
 	for _, path := range slices.Sorted(maps.Keys(candidates)) {
-		if !slices.ContainsFunc(t.stores(), func(s *Store) bool { return strings.HasPrefix(path, s.Location()+"/") }) {
-			continue // not in our directories: somebody else's
+		if slices.ContainsFunc(t.stores(), func(s *Store) bool { return strings.HasPrefix(path, s.Location()+"/") }) {
+			paths = append(paths, path) // else not in our directories: somebody else's
 		}
+	}
+	return paths, nil
+}
+
+// remove removes files, and returns how many of them were there and their bytes.
+func (t *Table) remove(ctx context.Context, paths []string) (files int, size int64, err error) {
+	for _, path := range paths {
 		if ctx.Err() != nil {
 			return files, size, context.Cause(ctx)
 		}

@@ -14,8 +14,7 @@ import (
 // MinOrphanAge is the least age of an orphan: longer than any file waits for its commit.
 const MinOrphanAge = time.Hour
 
-// RemoveOrphans removes files in the directories of the table's stores that nothing names and that are older than age: what
-// crashes and refused commits have left. Only files of the kinds that tables have are looked at.
+// RemoveOrphans removes the Orphans that are older than age.
 //
 // The caller makes sure that no commit is under way whose files are that old: one whose outcome is unknown (P2) is settled
 // first. Error: ErrUnsupported, age is below MinOrphanAge.
@@ -23,18 +22,28 @@ func (t *Table) RemoveOrphans(ctx context.Context, age time.Duration) (Expired, 
 	if age < MinOrphanAge {
 		return Expired{}, fmt.Errorf("orphans of age %s, not %s: %w", age, MinOrphanAge, ErrUnsupported)
 	}
-	before := t.catalog.options.Now().Add(-age)
+	paths, err := t.Orphans(ctx, t.catalog.options.Now().Add(-age))
+	if err != nil {
+		return Expired{}, err
+	}
+	files, size, err := t.remove(ctx, paths)
+	return Expired{Files: files, Bytes: size}, err
+}
+
+// Orphans returns the files in the directories of the table's stores, sorted, that nothing names and that were last written
+// before a time: what crashes and refused commits have left. Only files of the kinds that tables have are looked at.
+func (t *Table) Orphans(ctx context.Context, before time.Time) ([]string, error) {
 	candidates := map[string]bool{}
 	for _, s := range t.stores() {
 		if err := t.catalog.fs.old(ctx, s.Location(), before, candidates); err != nil {
-			return Expired{}, err
+			return nil, err
 		}
 	}
 	// Listed first, asked second: what was committed in between is not taken for an orphan.
 	for _, s := range t.stores() {
 		now, err := s.reload(ctx)
 		if err != nil {
-			return Expired{}, err
+			return nil, err
 		}
 		md := now.loaded.metadata
 		delete(candidates, now.loaded.location)
@@ -45,8 +54,7 @@ func (t *Table) RemoveOrphans(ctx context.Context, age time.Duration) (Expired, 
 			delete(candidates, st.StatisticsPath)
 		}
 	}
-	files, size, err := t.removeUnreferenced(ctx, candidates)
-	return Expired{Files: files, Bytes: size}, err
+	return t.unreferenced(ctx, candidates)
 }
 
 // old adds to files the paths of table files in a directory that were last written before a time.
