@@ -15,6 +15,8 @@ import (
 type Input struct {
 	Source Source
 	Routes []Route // the first that matches a topic; the default route if none does
+	// ReplayWindow is Options.ReplayWindow of this source. Default: that of the pipeline.
+	ReplayWindow int
 }
 
 // Pipeline takes the changes of sources into the log. New makes one, Run runs it.
@@ -44,6 +46,11 @@ func New(log Log, tables Tables, inputs []Input, o Options) (*Pipeline, error) {
 	names := map[string]bool{}
 	for _, in := range inputs {
 		valid := true
+		setDefault(&in.ReplayWindow, o.ReplayWindow)
+		if in.ReplayWindow < 0 || in.ReplayWindow > maxWindow {
+			errs = append(errs, fmt.Errorf("source %s: replay window %d is not between 0 and %d", in.Source.Name(), in.ReplayWindow, maxWindow))
+			valid = false
+		}
 		for i := range in.Routes {
 			if err := in.Routes[i].Validate(); err != nil {
 				errs = append(errs, fmt.Errorf("source %s: %w", in.Source.Name(), err))

@@ -14,6 +14,7 @@ type runner struct {
 	pipeline *Pipeline
 	source   Source
 	router   *router
+	window   int // how many events of a partition are remembered
 	epochs   epochs
 
 	mu struct {
@@ -37,7 +38,7 @@ var (
 )
 
 func newRunner(p *Pipeline, in Input) *runner {
-	r := &runner{pipeline: p, source: in.Source, router: newRouter(in.Routes)}
+	r := &runner{pipeline: p, source: in.Source, router: newRouter(in.Routes), window: in.ReplayWindow}
 	r.mu.partitions = map[Partition]*partitionState{}
 	r.mu.topics = map[string]*topic{}
 	r.mu.changed = make(chan struct{})
@@ -239,7 +240,7 @@ func (r *runner) Resume(_ context.Context, p Partition) (Resume, error) {
 	if !ok {
 		return Resume{Next: Unknown}, nil
 	}
-	return Resume{Next: next, Rewind: int64(r.pipeline.opts.ReplayWindow)}, nil
+	return Resume{Next: next, Rewind: int64(r.window)}, nil
 }
 
 // Consume implements Handler.

@@ -76,7 +76,7 @@ func (r *runner) newWorker(s Stream) (*worker, error) {
 		target: t, table: r.pipeline.table(t.table), decoder: decode.New(t.Decode), state: r.state(part), bindings: map[*decode.Shape]*binding{},
 	}
 	if !t.KeepRepeats {
-		w.filter = newIdentities(w.opts.ReplayWindow)
+		w.filter = newIdentities(r.window)
 	}
 	if t.Key == KeyColumns {
 		w.rekeyed = map[*decode.Shape]*rekeyed{}

@@ -166,7 +166,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 	}
 	tables := ingestTables{s.registry, func(name string) map[string]string { return s.cfg.Table(name).Properties }}
 	s.pipeline, err = ingest.New(ingestLog{s.store}, tables, inputs, ingest.Options{
-		ReplayWindow: s.cfg.Sources[0].ReplayWindow, Logger: s.log, Registerer: s.metrics,
+		Logger: s.log, Registerer: s.metrics,
 	})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	if err != nil {
 		return ingest.Input{}, err
 	}
-	in := ingest.Input{Source: src}
+	in := ingest.Input{Source: src, ReplayWindow: s.ReplayWindow}
 	for _, r := range s.Routes {
 		route := newRoute(s)
 		route.Topic, route.Table = r.Topic, r.Table
