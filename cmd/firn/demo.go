@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -296,16 +295,14 @@ func (d *demoRun) checkShop(ctx context.Context, i int, t *shopTable) (bool, err
 		want = append(want, row)
 	}
 	slices.Sort(want)
-	var got bytes.Buffer
+	var lines []string
 	err := d.server.api.DumpIndex(ctx, "shop."+t.name, nil, func(changelog.SeqNum) {}, func(line []byte) error {
-		got.Write(bytes.TrimSuffix(line, []byte("\n")))
-		got.WriteByte('\n')
+		lines = append(lines, string(bytes.TrimSuffix(line, []byte("\n"))))
 		return nil
 	})
 	if err != nil {
 		return false, err
 	}
-	lines := strings.Split(strings.TrimSuffix(got.String(), "\n"), "\n")
 	slices.Sort(lines)
 	same := slices.Equal(lines, want)
 	word := "ok  "

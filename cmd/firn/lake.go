@@ -212,6 +212,20 @@ func (storedSources) Resume(context.Context, string) error { return errStopped }
 
 var errStopped = errors.New("no server runs: its sources are stopped")
 
+// withTable opens the lake that the flags name, and calls use with one of its tables.
+func (f *lakeFlags) withTable(ctx context.Context, name string, use func(*table.Table) error) (err error) {
+	s, err := f.open(ctx, true, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	t, err := s.catalog.Load(ctx, name)
+	if err != nil {
+		return lakeError(err)
+	}
+	return use(t)
+}
+
 // reader returns a reader of a table's stores. schema is that of its rows; nil: the lake's current one.
 func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snapshot int64, store string) (*merge.Reader, *changelog.Schema, error) {
 	if schema == nil {

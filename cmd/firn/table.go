@@ -276,16 +276,7 @@ their expiry.`,
 		Example: `  firn table files shop.orders -c firn.yaml`,
 		Args:    cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) (err error) {
-			s, err := f.open(cmd.Context(), true, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, s.Close()) }()
-			t, err := s.catalog.Load(cmd.Context(), args[0])
-			if err != nil {
-				return lakeError(err)
-			}
-			return listFiles(cmd.Context(), e.Stdout, t, asJSON)
+			return f.withTable(cmd.Context(), args[0], func(t *table.Table) error { return listFiles(cmd.Context(), e.Stdout, t, asJSON) })
 		}),
 	}
 	f.add(cmd)
@@ -356,43 +347,38 @@ func newTableSnapshotsCmd(e *env) *cobra.Command {
 		Example: `  firn table snapshots shop.orders -c firn.yaml`,
 		Args:    cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) (err error) {
-			s, err := f.open(cmd.Context(), true, false)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, s.Close()) }()
-			t, err := s.catalog.Load(cmd.Context(), args[0])
-			if err != nil {
-				return lakeError(err)
-			}
-			out := newColumns(e.Stdout, "STORE", "SEQUENCE", "SNAPSHOT", "TIME", "OPERATION", "CHANGES", "COMMIT")
-			lines := json.NewEncoder(e.Stdout)
-			for _, store := range storesOf(t) {
-				for _, sn := range store.Snapshots() {
-					if asJSON {
-						if err := lines.Encode(map[string]any{
-							"store": store.Kind(), "snapshot": sn.ID, "sequence": sn.Sequence, "parent": sn.Parent, "time_ms": sn.TimeMS,
-							"operation": sn.Operation, "summary": sn.Summary,
-						}); err != nil {
-							return err
-						}
-						continue
-					}
-					changes := ""
-					if to := sn.Summary[table.PropSeqTo]; to != "" {
-						changes = sn.Summary[table.PropSeqFrom] + "-" + to
-					}
-					out.row(store.Kind(), int64Text(sn.Sequence), int64Text(sn.ID), time.UnixMilli(sn.TimeMS).UTC().Format(time.RFC3339),
-						sn.Operation, changes, sn.Summary[table.PropCommitID])
-				}
-			}
-			if asJSON {
-				return nil
-			}
-			return out.flush()
+			return f.withTable(cmd.Context(), args[0], func(t *table.Table) error { return listSnapshots(e.Stdout, t, asJSON) })
 		}),
 	}
 	f.add(cmd)
 	jsonFlag(cmd, &asJSON, "one JSON line a snapshot")
 	return cmd
+}
+
+func listSnapshots(w io.Writer, t *table.Table, asJSON bool) error {
+	out := newColumns(w, "STORE", "SEQUENCE", "SNAPSHOT", "TIME", "OPERATION", "CHANGES", "COMMIT")
+	lines := json.NewEncoder(w)
+	for _, store := range storesOf(t) {
+		for _, sn := range store.Snapshots() {
+			if asJSON {
+				if err := lines.Encode(map[string]any{
+					"store": store.Kind(), "snapshot": sn.ID, "sequence": sn.Sequence, "parent": sn.Parent, "time_ms": sn.TimeMS,
+					"operation": sn.Operation, "summary": sn.Summary,
+				}); err != nil {
+					return err
+				}
+				continue
+			}
+			changes := ""
+			if to := sn.Summary[table.PropSeqTo]; to != "" {
+				changes = sn.Summary[table.PropSeqFrom] + "-" + to
+			}
+			out.row(store.Kind(), int64Text(sn.Sequence), int64Text(sn.ID), time.UnixMilli(sn.TimeMS).UTC().Format(time.RFC3339),
+				sn.Operation, changes, sn.Summary[table.PropCommitID])
+		}
+	}
+	if asJSON {
+		return nil
+	}
+	return out.flush()
 }

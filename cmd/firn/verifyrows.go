@@ -26,11 +26,7 @@ func (v *verifier) checkRows(ctx context.Context, t *verified, c *check) (err er
 			return err
 		}
 	}
-	answer, err := v.stores.client.table(ctx, t.name)
-	if err != nil {
-		return err
-	}
-	schema, err := httpapi.ParseIcebergSchema(answer.Schema)
+	_, schema, err := v.asked(ctx, t.name)
 	if err != nil {
 		return err
 	}
@@ -55,11 +51,7 @@ func (v *verifier) checkRows(ctx context.Context, t *verified, c *check) (err er
 
 // checkLog: what the log's changes left of their keys is what the index has.
 func (v *verifier) checkLog(ctx context.Context, t *verified, c *check) (err error) {
-	answer, err := v.stores.client.table(ctx, t.name)
-	if err != nil {
-		return err
-	}
-	schema, err := httpapi.ParseIcebergSchema(answer.Schema)
+	answer, schema, err := v.asked(ctx, t.name)
 	if err != nil {
 		return err
 	}
@@ -76,6 +68,16 @@ func (v *verifier) checkLog(ctx context.Context, t *verified, c *check) (err err
 	}
 	c.Detail = fmt.Sprintf("%d changes in (%d, %d]", n, from, applied)
 	return compareStates(index, log, c)
+}
+
+// asked returns what the log's side says of a table now, and its schema.
+func (v *verifier) asked(ctx context.Context, name string) (tableAnswer, *changelog.Schema, error) {
+	answer, err := v.stores.client.table(ctx, name)
+	if err != nil {
+		return answer, nil, err
+	}
+	schema, err := httpapi.ParseIcebergSchema(answer.Schema)
+	return answer, schema, err
 }
 
 // indexRows adds the rows of the key index to keyed.

@@ -115,21 +115,10 @@ func (l lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]http
 		return nil, err
 	}
 	out := map[string]httpapi.StoreStatus{}
-	for name, store := range map[string]*table.Store{"base": lake.Base(), "change": lake.Change()} {
-		st := httpapi.StoreStatus{Location: store.Location(), Files: map[string]httpapi.FileCount{}}
-		if snap := store.Snapshot(); snap != nil {
-			st.Snapshot, st.Sequence = snap.ID, snap.Sequence
-		}
-		files, err := store.Files(ctx)
-		if err != nil {
+	for _, store := range storesOf(lake) {
+		if out[store.Kind()], err = storeStatus(ctx, store); err != nil {
 			return nil, err
 		}
-		for _, f := range files {
-			kind := fileKind(f)
-			n := st.Files[kind]
-			st.Files[kind] = httpapi.FileCount{Files: n.Files + 1, Bytes: n.Bytes + f.Bytes, Records: n.Records + f.Records}
-		}
-		out[name] = st
 	}
 	return out, nil
 }
