@@ -34,6 +34,7 @@ func Replay(ctx context.Context, to Target, topics map[string]int32, records ite
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(to.Brokers...), kgo.ClientID("firn-replay"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MaxBufferedRecords(maxUnsent), kgo.ProducerBatchMaxBytes(16 << 20), kgo.BrokerMaxWriteBytes(64 << 20),
+		kgo.MetadataMinAge(metadataPoll), // the client answers from its memory meanwhile
 	}
 	if to.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(to.TLS))
@@ -97,14 +98,49 @@ func makeTopics(ctx context.Context, admin *kadm.Client, topics map[string]int32
 		}
 		names = append(names, topic)
 	}
-	details, err := admin.ListTopics(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("list topics: %w", err)
-	}
-	for topic, n := range topics {
-		if have := len(details[topic].Partitions); have < int(n) {
-			return fmt.Errorf("topic %s has %d partitions, the records need %d", topic, have, n)
+	return awaitPartitions(ctx, admin, topics, names)
+}
+
+const (
+	metadataTimeout = 30 * time.Second       // for new topics to be known to every broker
+	metadataPoll    = 100 * time.Millisecond // between two questions
+)
+
+// awaitPartitions waits until the topics can be written to: a broker may answer that a topic is made before it, or the one
+// that is asked next, has heard of its partitions and their leaders.
+func awaitPartitions(ctx context.Context, admin *kadm.Client, topics map[string]int32, names []string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, metadataTimeout, fmt.Errorf("not known to the brokers %s after they were made", metadataTimeout))
+	defer cancel()
+	for {
+		details, err := admin.ListTopics(ctx, names...)
+		if err != nil {
+			return fmt.Errorf("list topics: %w", err)
+		}
+		wait, err := settling(topics, details)
+		if err != nil || wait == "" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("topic %s: %w", wait, context.Cause(ctx))
+		case <-time.After(metadataPoll):
 		}
 	}
-	return nil
+}
+
+// settling names a topic that is not ready to be written to yet, or "". A topic that is ready and has fewer partitions
+// than it needs is an error.
+func settling(topics map[string]int32, details kadm.TopicDetails) (string, error) {
+	for topic, n := range topics {
+		d := details[topic]
+		switch {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition), errors.Is(d.Err, kerr.LeaderNotAvailable), d.Err == nil && len(d.Partitions) == 0:
+			return topic, nil
+		case d.Err != nil:
+			return "", fmt.Errorf("topic %s: %w", topic, d.Err)
+		case len(d.Partitions) < int(n):
+			return "", fmt.Errorf("topic %s has %d partitions, the records need %d", topic, len(d.Partitions), n)
+		}
+	}
+	return "", nil
 }
