@@ -70,7 +70,7 @@ const (
 	isTable = ` AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)`
 )
 
-func openSQLite(ctx context.Context, file, name string) (*sqlCatalog, error) {
+func openSQLite(ctx context.Context, file, name string, files FS) (*sqlCatalog, error) {
 	file = strings.TrimPrefix(strings.TrimPrefix(file, "sqlite:"), "file:")
 	dsn := "file:" + (&url.URL{Path: file}).EscapedPath() +
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
@@ -83,7 +83,7 @@ func openSQLite(ctx context.Context, file, name string) (*sqlCatalog, error) {
 			return nil, errors.Join(fmt.Errorf("open catalog %s: %w", file, err), db.Close())
 		}
 	}
-	c := &sqlCatalog{db: db, name: name}
+	c := &sqlCatalog{db: db, name: name, fs: files}
 	c.mu.cache = make(map[ident]loaded)
 	return c, nil
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/apache/iceberg-go"
 	ice "github.com/apache/iceberg-go/table"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 
 	"firn/changelog"
@@ -41,6 +42,8 @@ type Options struct {
 	URI string
 	// Warehouse is the directory of new tables. Required.
 	Warehouse string
+	// FS is where the tables' files are; the SQLite file is always the disk's. Default: the disk. Tests lose power in it.
+	FS vfs.FS
 	// Properties are given to new tables, on both stores, before a table's own.
 	Properties map[string]string
 	// ManifestsMax is how many manifests of one kind a snapshot may name before a commit merges them. Default 64.
@@ -70,6 +73,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.Name == "" {
 		o.Name = "firn"
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
 	}
 	if o.ManifestsMax == 0 {
 		o.ManifestsMax = 64
@@ -129,14 +135,15 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("open catalog: warehouse: %w", err)
 	}
-	if err := mkdirs(dir); err != nil {
+	files := newFS(o.FS)
+	if err := files.mkdirs(dir); err != nil {
 		return nil, err
 	}
-	backend, err := openSQLite(ctx, o.URI, o.Name)
+	backend, err := openSQLite(ctx, o.URI, o.Name, files)
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{options: o, warehouse: "file://" + filepath.ToSlash(dir), backend: backend}
+	c := &Catalog{options: o, warehouse: "file://" + filepath.ToSlash(dir), backend: backend, fs: files}
 	c.mu.queues = make(map[ident]chan struct{})
 	return c, nil
 }

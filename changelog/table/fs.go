@@ -5,17 +5,23 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"math/rand/v2"
 	"strings"
+	"sync"
 
 	iceio "github.com/apache/iceberg-go/io"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // FS is the local file system as a lake uses it. Paths are those of manifests: "file:///a/b", "file:/a/b" or "/a/b", taken
-// literally (nothing in them is percent-decoded). A file appears under its name whole and synced, or not at all. The zero
-// value is ready; safe for concurrent use.
-type FS struct{}
+// literally (nothing in them is percent-decoded). A file appears under its name whole and synced, or not at all. Options.FS
+// tells what lies under it. Safe for concurrent use.
+type FS struct {
+	disk  vfs.FS
+	known *sync.Map // directories that will still be there after a power loss
+}
+
+func newFS(disk vfs.FS) FS { return FS{disk: disk, known: new(sync.Map)} }
 
 // ErrScheme reports a path that is no local file.
 var ErrScheme = errors.New("table: not a local file")
@@ -43,45 +49,49 @@ const tempPrefix = ".firn-"
 
 // Output is a file being written. It becomes visible in Commit.
 type Output struct {
+	fs   FS
 	path string // where it will be
-	file *os.File
+	temp string // where it is
+	file vfs.File
 	done bool
 }
 
 // Create starts a file at path, which must not exist at Commit; directories are made. Exactly one of Commit and Abort
 // ends the Output (Abort after Commit does nothing).
-func (FS) Create(path string) (*Output, error) {
+func (s FS) Create(path string) (*Output, error) {
 	name, err := local(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := mkdirs(filepath.Dir(name)); err != nil {
+	dir := s.disk.PathDir(name)
+	if err := s.mkdirs(dir); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), tempPrefix+"*.tmp")
+	temp := s.disk.PathJoin(dir, fmt.Sprintf("%s%016x.tmp", tempPrefix, rand.Uint64()))
+	f, err := s.disk.Create(temp, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	return &Output{path: name, file: f}, nil
+	return &Output{fs: s, path: name, temp: temp, file: f}, nil
 }
 
 // Write appends p.
 func (o *Output) Write(p []byte) (int, error) {
-	return o.file.Write(p) //nolint:wrapcheck // os names file and operation
+	return o.file.Write(p) //nolint:wrapcheck // the disk names file and operation
 }
 
 // Commit makes the file durable and visible: it is synced, renamed, and its directory synced. On an error the file may
 // or may not be there.
 func (o *Output) Commit() error {
 	o.done = true
-	err := errors.Join(o.file.Chmod(0o644), o.file.Sync(), o.file.Close())
+	err := errors.Join(o.file.Sync(), o.file.Close())
 	if err == nil {
-		err = os.Rename(o.file.Name(), o.path)
+		err = o.fs.disk.Rename(o.temp, o.path)
 	} else {
-		err = errors.Join(err, os.Remove(o.file.Name()))
+		err = errors.Join(err, o.fs.disk.Remove(o.temp))
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(o.path))
+		err = o.fs.syncDir(o.fs.disk.PathDir(o.path))
 	}
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", o.path, err)
@@ -96,7 +106,7 @@ func (o *Output) Abort() {
 	}
 	o.done = true
 	_ = o.file.Close()           // nothing in it is wanted
-	_ = os.Remove(o.file.Name()) // a leftover .tmp is never read
+	_ = o.fs.disk.Remove(o.temp) // a leftover .tmp is never read
 }
 
 // WriteFile writes a whole file as Create and Commit do.
@@ -114,20 +124,23 @@ func (s FS) WriteFile(path string, content []byte) error {
 
 // Input is an open file.
 type Input struct {
-	*os.File
-	size int64
+	*io.SectionReader
+	file vfs.File
 }
 
-// Size returns the file's length when it was opened.
-func (i *Input) Size() int64 { return i.size }
+// Stat tells of the file.
+func (i *Input) Stat() (fs.FileInfo, error) { return i.file.Stat() } //nolint:wrapcheck // the disk names the file
+
+// Close releases the file.
+func (i *Input) Close() error { return i.file.Close() } //nolint:wrapcheck // the disk names the file
 
 // Open opens a file to read. Error: fs.ErrNotExist.
-func (FS) Open(path string) (*Input, error) {
+func (s FS) Open(path string) (*Input, error) {
 	name, err := local(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(name)
+	f, err := s.disk.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open lake file: %w", err)
 	}
@@ -135,7 +148,7 @@ func (FS) Open(path string) (*Input, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open lake file: %w", err), f.Close())
 	}
-	return &Input{File: f, size: info.Size()}, nil
+	return &Input{SectionReader: io.NewSectionReader(f, 0, info.Size()), file: f}, nil
 }
 
 // ReadFile returns a whole file. Error: fs.ErrNotExist.
@@ -149,48 +162,62 @@ func (s FS) ReadFile(path string) ([]byte, error) {
 }
 
 // Remove removes a file. One that is not there is no error.
-func (FS) Remove(path string) error {
+func (s FS) Remove(path string) error {
 	name, err := local(path)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove lake file: %w", err)
 	}
 	return nil
 }
 
 // removeAll removes a directory and what is in it.
-func (FS) removeAll(path string) error {
+func (s FS) removeAll(path string) error {
 	name, err := local(path)
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(name); err != nil {
+	if err := s.disk.RemoveAll(name); err != nil {
 		return fmt.Errorf("remove lake directory: %w", err)
 	}
 	return nil
 }
 
-// mkdirs makes a directory and its parents, and syncs the parent of each that it made.
-func mkdirs(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+// mkdirs makes a directory and its parents, and sees to it that a power loss takes none of them: the parents of those that
+// this process has not made or asked for are synced, too, for another may have been killed between the two.
+func (s FS) mkdirs(dir string) error {
+	if _, ok := s.known.Load(dir); ok {
 		return nil
 	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := mkdirs(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	_, err := s.disk.Stat(dir)
+	made := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !made {
 		return fmt.Errorf("make lake directory: %w", err)
 	}
-	return syncDir(parent)
+	parent := s.disk.PathDir(dir)
+	if parent == dir {
+		return nil
+	}
+	if err := s.mkdirs(parent); err != nil {
+		return err
+	}
+	if made {
+		if err := s.disk.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make lake directory: %w", err)
+		}
+	}
+	// (A parent that may not be read is an old one of the system: lakes make theirs readable.)
+	if err := s.syncDir(parent); err != nil && (made || !errors.Is(err, fs.ErrPermission)) {
+		return err
+	}
+	s.known.Store(dir, nil)
+	return nil
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (s FS) syncDir(dir string) error {
+	d, err := s.disk.OpenDir(dir)
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
@@ -215,7 +242,7 @@ func (s FS) removeSized(path string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	info, err := os.Stat(name)
+	info, err := s.disk.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return -1, nil
 	}

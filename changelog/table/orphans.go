@@ -57,37 +57,35 @@ func (t *Table) Orphans(ctx context.Context, before time.Time) ([]string, error)
 	return t.unreferenced(ctx, candidates)
 }
 
-// old adds to files the paths of table files in a directory that were last written before a time.
-func (FS) old(ctx context.Context, dir string, before time.Time, files map[string]bool) error {
+// old adds to files the paths of table files in a directory and below that were last written before a time.
+func (s FS) old(ctx context.Context, dir string, before time.Time, files map[string]bool) error {
 	root, err := local(dir)
 	if err != nil {
 		return err
 	}
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // gone meanwhile
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case d.IsDir() || !tableFile(d.Name()):
-			return nil
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if info.ModTime().Before(before) {
-			files[dir+filepath.ToSlash(strings.TrimPrefix(path, root))] = true
-		}
-		return nil
-	})
+	names, err := s.disk.List(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // gone meanwhile
+	}
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		info, err := s.disk.Stat(s.disk.PathJoin(root, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return fmt.Errorf("list %s: %w", dir, err)
+		case info.IsDir():
+			if err := s.old(ctx, dir+"/"+name, before, files); err != nil {
+				return err
+			}
+		case tableFile(name) && info.ModTime().Before(before):
+			files[dir+"/"+name] = true
+		}
 	}
 	return nil
 }
