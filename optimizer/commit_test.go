@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -45,9 +44,7 @@ func (w *world) onBase(n int, f func(commit func() error) error) {
 func TestConflict(t *testing.T) {
 	w := prepared(t)
 	w.onBase(1, func(commit func() error) error {
-		other, err := table.Open(w.ctx(), table.Options{
-			URI: filepath.Join(w.dir, "catalog.db"), Warehouse: filepath.Join(w.dir, "wh"),
-		})
+		other, err := table.Open(w.ctx(), w.lake(w.disk))
 		w.must(err)
 		defer other.Close()
 		opt, err := New(other, nil, small(20_000))

@@ -14,10 +14,11 @@ import (
 	"firn/changelog/table"
 )
 
-// crasher kills the process at one of many points: it takes what Pebble has synced by then, and lets nothing more reach
-// the lake.
+// crasher cuts the power at one of many points: it takes what the disk holds for sure by then, and perhaps some of what it
+// was not asked to sync, and lets nothing more reach it.
 type crasher struct {
 	w       *world
+	lucky   bool        // some unsynced data survives
 	indexes atomic.Bool // between the commit to the lake and the end of the index batch
 
 	mu    sync.Mutex // Pebble's own goroutines come to points, too
@@ -34,7 +35,11 @@ func (c *crasher) point(where string) bool {
 		return true
 	}
 	if c.left--; c.left == 0 {
-		c.after, c.where = c.w.disk.CrashClone(vfs.CrashCloneCfg{}), where
+		cfg := vfs.CrashCloneCfg{}
+		if c.lucky {
+			cfg = vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(1, uint64(len(where))))}
+		}
+		c.after, c.where = c.w.disk.CrashClone(cfg), where
 	}
 	return c.after != nil
 }
@@ -45,76 +50,103 @@ func (c *crasher) die(where string) {
 	}
 }
 
-// TestCrash crashes at each point of a minor and a major in turn: after files are written, before and after the catalog's
-// commit, before the index's batch, at each write of Pebble in it, and after it. After a restart base store, merged view
-// and index are right, and optimizing goes on.
+// TestCrash cuts the power at each point of a minor and a major in turn: before each write to the lake's files, after files
+// are written, before and after the catalog's commit, before the index's batch, at each write of Pebble in it, and after
+// it. After a restart base store, merged view and index are right, and optimizing goes on (P2, P4).
 func TestCrash(t *testing.T) {
-	points := map[string]int{}
-	for k := 1; ; k++ {
-		w := newWorld(t, nil)
-		w.options = small(20_000)
-		w.open()
-		r := rand.New(rand.NewPCG(7, 7))
-		for range 3 {
-			w.flush(w.random(r, 25)...)
-			w.once(Minor)
-		}
-		w.flush(w.random(r, 25)...)
-		c := &crasher{w: w, left: k}
-		w.crashable(c)
-		died := w.until(func() {
-			w.once(Minor)
-			w.once(Major)
-		})
-		c.indexes.Store(false)
-		if c.after == nil {
-			if died {
-				t.Fatal("died without a crash")
+	places := []string{"lake", "written", "before commit", "after commit", "committed", "pebble", "indexed"}
+	for _, tc := range []struct {
+		name  string
+		lucky bool
+		step  int
+	}{{"lost", false, 1}, {"some unsynced data survives", true, 4}} {
+		t.Run(tc.name, func(t *testing.T) {
+			points := map[string]int{}
+			for k := 1; crashAt(t, k, tc.lucky, points); k += tc.step {
 			}
-			break
-		}
-		points[c.where]++
-		w.hook = nil
-		w.must(w.db.Close())
-		w.disk = c.after
-		w.openState(w.disk)
-		w.open()
-		w.check()
-		w.once(Minor)
-		w.check()
-		w.flush(w.random(r, 25)...)
-		w.once(Minor)
-		w.check()
-		w.once(Major)
-		w.check()
-		w.now = time.Now().Add(time.Hour)
-		_, err := w.opt.Orphans(w.ctx(), tableName, time.Minute, false)
-		w.must(err)
-		w.check()
-		w.noLitter()
-		w.same("base store at the end", w.model, w.history[w.table().Optimized()[""]])
-		if p := w.progress(); p.IndexSnapshot != w.table().Base().SnapshotID() {
-			t.Errorf("crash %d: index is of snapshot %d", k, p.IndexSnapshot)
-		}
-		if t.Failed() {
-			t.Fatalf("crash %d at %s", k, c.where)
-		}
-	}
-	t.Logf("crashed at %v", points)
-	for _, where := range []string{"written", "before commit", "after commit", "committed", "pebble", "indexed"} {
-		if points[where] == 0 {
-			t.Errorf("no crash at %q", where)
-		}
+			t.Logf("crashed at %v", points)
+			for _, where := range places {
+				if points[where] == 0 && tc.step == 1 {
+					t.Errorf("no crash at %q", where)
+				}
+			}
+		})
 	}
 }
 
-// crashable lets c watch the lake's commits, the optimizer's steps and Pebble's writes.
+// crashAt is one run, with a crash at point k; it reports whether there was such a point.
+func crashAt(t *testing.T, k int, lucky bool, points map[string]int) bool {
+	w := newWorld(t, nil)
+	w.options = small(20_000)
+	w.open()
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 3 {
+		w.flush(w.random(r, 25)...)
+		w.once(Minor)
+	}
+	w.flush(w.random(r, 25)...)
+	c := &crasher{w: w, lucky: lucky, left: k}
+	w.crashable(c)
+	died := w.until(func() {
+		for _, typ := range []Type{Minor, Major} {
+			_, err := w.opt.Once(w.ctx(), tableName, typ, false)
+			if c.after != nil {
+				panic(errCrash)
+			}
+			w.must(err)
+		}
+	})
+	if c.after == nil {
+		if died {
+			t.Fatal("died without a crash")
+		}
+		return false
+	}
+	points[c.where]++
+	c.indexes.Store(false)
+	w.hook, w.onWrite = nil, nil
+	w.must(w.db.Close())
+	w.must(w.catalog.Close())
+	w.disk = c.after
+	w.openLake()
+	w.openState(w.disk)
+	w.open()
+	w.check()
+	w.once(Minor)
+	w.check()
+	w.flush(w.random(r, 25)...)
+	w.once(Minor)
+	w.check()
+	w.once(Major)
+	w.check()
+	w.now = time.Now().Add(time.Hour)
+	_, err := w.opt.Orphans(w.ctx(), tableName, time.Minute, false)
+	w.must(err)
+	w.check()
+	w.noLitter()
+	w.same("base store at the end", w.model, w.history[w.table().Optimized()[""]])
+	if p := w.progress(); p.IndexSnapshot != w.table().Base().SnapshotID() {
+		t.Errorf("crash %d: index is of snapshot %d", k, p.IndexSnapshot)
+	}
+	if t.Failed() {
+		t.Fatalf("crash %d at %s", k, c.where)
+	}
+	return true
+}
+
+// crashable lets c watch the lake's commits and writes, the optimizer's steps and Pebble's writes.
 func (w *world) crashable(c *crasher) {
 	w.hook = func(_ context.Context, _ table.Attempt, commit func() error) error {
 		c.die("before commit")
 		err := commit()
 		c.die("after commit")
 		return err
+	}
+	w.onWrite = func() error {
+		if c.point("lake") {
+			return errCrash
+		}
+		return nil
 	}
 	w.must(w.db.Close())
 	w.openState(errorfs.Wrap(w.disk, errorfs.InjectorFunc(func(op errorfs.Op) error {

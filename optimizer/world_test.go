@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/goleak"
 
 	"firn/changelog"
@@ -33,8 +35,9 @@ const tableName = "shop.users"
 // as text, after each flush.
 type world struct {
 	testing.TB
-	dir     string
-	disk    *vfs.MemFS
+	dir     string           // the catalog's
+	disk    *vfs.MemFS       // Pebble's and the lake's files
+	onWrite func() error     // before each write to the lake's files; nil: nothing
 	clock   func() time.Time // nil: now
 	hook    table.Hook
 	catalog *table.Catalog
@@ -101,17 +104,32 @@ func (w *world) must(err error) {
 	}
 }
 
+// lake returns the options of the world's catalog. SQLite has its own files, on the disk.
+func (w *world) lake(disk vfs.FS) table.Options {
+	return table.Options{URI: filepath.Join(w.dir, "catalog.db"), Warehouse: filepath.Join(w.dir, "wh"), FS: disk}
+}
+
 func (w *world) openLake() {
+	if w.disk == nil { // benchmarks have theirs on the disk, too
+		var err error
+		w.catalog, err = table.Open(w.ctx(), w.lake(nil))
+		w.must(err)
+		return
+	}
+	o := w.lake(errorfs.Wrap(w.disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if w.onWrite != nil && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return w.onWrite()
+		}
+		return nil
+	})))
+	o.Hook = func(ctx context.Context, a table.Attempt, commit func() error) error {
+		if w.hook != nil {
+			return w.hook(ctx, a, commit)
+		}
+		return commit()
+	}
 	var err error
-	w.catalog, err = table.Open(w.ctx(), table.Options{
-		URI: filepath.Join(w.dir, "catalog.db"), Warehouse: filepath.Join(w.dir, "wh"),
-		Hook: func(ctx context.Context, a table.Attempt, commit func() error) error {
-			if w.hook != nil {
-				return w.hook(ctx, a, commit)
-			}
-			return commit()
-		},
-	})
+	w.catalog, err = table.Open(w.ctx(), o)
 	w.must(err)
 }
 
@@ -472,12 +490,17 @@ func (w *world) noLitter() {
 			}
 		}
 	}
-	w.must(filepath.WalkDir(filepath.Join(w.dir, "wh"), func(path string, d os.DirEntry, err error) error {
-		if err == nil && strings.Contains(path, "/data/") && !d.IsDir() && !named[d.Name()] {
-			w.Errorf("%s is on disk and in no snapshot", path)
+	for _, st := range []*table.Store{t.Base(), t.Change()} {
+		names, err := w.disk.List(strings.TrimPrefix(st.Location(), "file://") + "/data")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.Fatal(err)
 		}
-		return err
-	}))
+		for _, name := range names {
+			if !named[name] {
+				w.Errorf("%s/data/%s is on disk and in no snapshot", st.Location(), name)
+			}
+		}
+	}
 }
 
 var errCrash = errors.New("crash")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -46,9 +47,12 @@ type node struct {
 	closed bool
 }
 
-func openNode(tb testing.TB, disk *vfs.MemFS) *node {
+func openNode(tb testing.TB, disk *vfs.MemFS) *node { return openNodeOn(tb, disk, disk) }
+
+// openNodeOn opens a node whose writes to the disk go through fs.
+func openNodeOn(tb testing.TB, disk *vfs.MemFS, fs vfs.FS) *node {
 	tb.Helper()
-	o := logstore.Options{FS: disk, MemoryBytes: 16 << 20, MinFreeBytes: -1, TrimInterval: -1}
+	o := logstore.Options{FS: fs, MemoryBytes: 16 << 20, MinFreeBytes: -1, TrimInterval: -1}
 	db := must(logstore.OpenDB("data", o))
 	reg := must(state.OpenRegistry(db.DB))
 	n := &node{tb: tb, disk: disk, db: db, reg: reg, store: must(logstore.Open(db, reg, o))}
@@ -92,11 +96,34 @@ type world struct {
 
 func newWorld(tb testing.TB, seed uint64) *world {
 	tb.Helper()
-	w := &world{tb: tb, rnd: rand.New(rand.NewPCG(seed, 2)), model: map[int64][]changelog.Value{}}
-	dir := tb.TempDir()
-	w.dir = dir
-	w.catalog = must(table.Open(tb.Context(), table.Options{
-		URI: filepath.Join(dir, "catalog.db"), Warehouse: filepath.Join(dir, "lake"),
+	w := &world{tb: tb, rnd: rand.New(rand.NewPCG(seed, 2)), dir: tempDir(tb), model: map[int64][]changelog.Value{}}
+	w.openLake(vfs.Default)
+	tb.Cleanup(func() { _ = w.catalog.Close() })
+	w.schemas = changelog.Schemas{must(changelog.NewSchema([]changelog.Column{
+		{Name: "v", Type: changelog.Primitive(changelog.String)},
+		{Name: "id", Type: changelog.Primitive(changelog.Long)},
+	}, []string{"id"}))}
+	return w
+}
+
+// tempDir is a directory in memory where there is one: what needs the disk to sync has a disk that can lose power.
+func tempDir(tb testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "firn-flush-*") //nolint:usetesting // not the test's own directory: memory
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// openLake opens the catalog, anew if it is open. SQLite's file is on the disk, the tables' are where files says.
+func (w *world) openLake(files vfs.FS) {
+	w.tb.Helper()
+	if w.catalog != nil {
+		_ = w.catalog.Close()
+	}
+	w.catalog = must(table.Open(w.tb.Context(), table.Options{
+		URI: filepath.Join(w.dir, "catalog.db"), Warehouse: filepath.Join(w.dir, "lake"), FS: files,
 		Hook: func(ctx context.Context, a table.Attempt, commit func() error) error {
 			if h := w.hook.Load(); h != nil && a.Store == mixed.StoreChange && a.ID != "" {
 				return (*h)(ctx, a, commit)
@@ -104,12 +131,6 @@ func newWorld(tb testing.TB, seed uint64) *world {
 			return commit()
 		},
 	}))
-	tb.Cleanup(func() { _ = w.catalog.Close() })
-	w.schemas = changelog.Schemas{must(changelog.NewSchema([]changelog.Column{
-		{Name: "v", Type: changelog.Primitive(changelog.String)},
-		{Name: "id", Type: changelog.Primitive(changelog.Long)},
-	}, []string{"id"}))}
-	return w
 }
 
 func (w *world) setHook(h table.Hook) {
