@@ -50,7 +50,7 @@ type Store struct {
 	synced  chan *group  // to the syncer
 	slots   chan struct{}
 	closing chan struct{}
-	running sync.WaitGroup // committer, syncer, watcher, trimmer
+	running sync.WaitGroup // committer, syncer, watcher, trimmer, counts
 	encoded sync.Pool      // *encoded
 
 	// closeMu is read-locked while an append is queued, so that none is queued behind the committer's back.
@@ -83,6 +83,8 @@ type table struct {
 	// Guarded by Store.commitMu.
 	next  changelog.SeqNum
 	bytes uint64 // of all blocks ever written
+
+	count rowCount
 
 	mu struct {
 		sync.Mutex

@@ -33,6 +33,8 @@ type Store interface {
 	Rows(ctx context.Context, table changelog.TableID, keys []changelog.Key) ([]logstore.RowView, error)
 	// Snapshot opens a consistent view of a table's rows.
 	Snapshot(ctx context.Context, table changelog.TableID) (*logstore.Snapshot, error)
+	// RowCount returns how many rows a table has, or had when they were counted last; known: they were.
+	RowCount(ctx context.Context, table changelog.TableID) (rows int64, known bool, err error)
 
 	// Bounds returns the oldest change held (newest+1 if none is) and the newest synced one.
 	Bounds(table changelog.TableID) (oldest, applied changelog.SeqNum, err error)

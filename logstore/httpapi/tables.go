@@ -19,7 +19,7 @@ type tableSummary struct {
 	Applied    changelog.SeqNum `json:"applied"`
 	Flushed    changelog.SeqNum `json:"flushed"`
 	Optimized  changelog.SeqNum `json:"optimized"`
-	Rows       *int64           `json:"rows"`        // null: not counted
+	Rows       *int64           `json:"rows"`        // null: not counted yet
 	LagSeconds *float64         `json:"lag_seconds"` // null: not known
 }
 
@@ -85,18 +85,17 @@ func (a *API) summary(ctx context.Context, t *state.Table, sources []SourceStatu
 	if _, s.Applied, err = a.store.Bounds(t.ID); err != nil {
 		return s, err
 	}
-	if counter, ok := a.store.(rowCounter); ok {
-		if n, known := counter.RowCount(t.ID); known {
-			s.Rows = &n
+	if !progress.Rebuilding {
+		rows, known, err := a.store.RowCount(ctx, t.ID)
+		if err != nil {
+			return s, err
+		}
+		if known {
+			s.Rows = &rows
 		}
 	}
 	s.LagSeconds, err = a.lag(ctx, t, s.Applied, sources)
 	return s, err
-}
-
-// rowCounter is a Store that knows how many rows a table has.
-type rowCounter interface {
-	RowCount(table changelog.TableID) (rows int64, known bool)
 }
 
 // lag is how old the newest change is while its source has more; 0 if the table has all.
