@@ -95,8 +95,9 @@ part "file, kills: postgres-json-schemas" "" "$here/replay.sh" --file --kills 5 
 
 if [ -n "$full" ]; then
   for r in "${recordings[@]}"; do
-    part "kafka 1 partition, kills, readers: $r" kafka "$here/replay.sh" --partitions 1 --kills 12 --readers --more --seed 2 "$r"
-    part "file, kills, readers: $r" "" "$here/replay.sh" --file --kills 12 --readers --more --seed 3 "$r"
+    part "kafka 1 partition, kills, readers: $r" kafka "$here/replay.sh" --partitions 1 --kills 20 --readers --more --seed 2 "$r"
+    part "kafka 3 partitions, 20 kills, readers: $r" kafka "$here/replay.sh" --partitions 3 --kills 20 --readers --more --seed 4 "$r"
+    part "file, kills, readers: $r" "" "$here/replay.sh" --file --kills 20 --readers --more --seed 3 "$r"
   done
   for seed in 101 102 103 104 105 106 107 108 109 110; do
     python3 -B "$peers/debezium-data/gen_debezium.py" stream --out "$scratch" --name "seed_$seed" --seed "$seed" --schemas --gzip >/dev/null
