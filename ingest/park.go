@@ -13,6 +13,7 @@ const (
 	reasonUnresolved     = "placeholder_unresolved"
 	reasonKeyStale       = "key_stale"
 	reasonTruncateUnsafe = "truncate_unsafe"
+	reasonRecordBroken   = "record_broken" // ours: the source itself could not read it
 )
 
 const maxDetail = 512

@@ -278,6 +278,40 @@ func TestTruncate(t *testing.T) {
 }
 
 // TestEvolveTogether: partitions that alternate between old and new schemas give the union of both, once.
+// TestTruncateFirst: a truncate that comes before any row of its table is parked where another partition may have older
+// ones, and is nothing where none can.
+func TestTruncateFirst(t *testing.T) {
+	for partitions, want := range map[int32]string{1: "", 2: "truncate_unsafe"} {
+		m := newMaker("a.b.t", partitions)
+		m.raw("", truncateValue(m))
+		if partitions > 1 {
+			m.records = append(m.records, ingest.Record{Topic: "a.b.t", Partition: 1 - m.records[0].Partition}) // a tombstone without a key
+		}
+		l := openLog(newDisk())
+		run(t, l, ingest.Options{}, nil, m)
+		if got := parkedReasons(l); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%d partitions: parked %q, want %q", partitions, got, want)
+		}
+	}
+}
+
+// TestBrokenRecord: what the source could not make a record of is parked, and the rest flows.
+func TestBrokenRecord(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 1, `"v":1,"note":"a"`)
+	m.raw("", "{")
+	m.records[1].Broken = "line 2 is torn"
+	m.add("c", 2, `"v":1,"note":"b"`)
+	l := openLog(newDisk())
+	run(t, l, ingest.Options{}, nil, m)
+	if got := rows(t, l, "a_b.t"); strings.Count(got, "\n") != 2 {
+		t.Errorf("rows %s", got)
+	}
+	if got := parkedReasons(l); got != "1:record_broken" {
+		t.Errorf("parked %s", got)
+	}
+}
+
 func TestEvolveTogether(t *testing.T) {
 	m := newMaker("a.b.t", 4)
 	for i := range int64(400) {

@@ -261,13 +261,13 @@ func (w *worker) project(b *binding, row changelog.Row) ([]changelog.Value, erro
 func (w *worker) truncate(ctx context.Context, r *Record, ev *decode.Event) error {
 	t := w.table.current.Load()
 	switch {
-	case w.target.Truncate == TruncateIgnore || t == nil:
+	case w.target.Truncate == TruncateIgnore:
 		w.count(&w.batch.counts.Skipped, r)
 		return nil
 	case w.target.Truncate == TruncatePark:
 		w.reject(r, reasonTruncateUnsafe, "the route says so", nil)
 		return nil
-	case len(t.Topics) > 1:
+	case t != nil && len(t.Topics) > 1:
 		w.reject(r, reasonTruncateUnsafe, "several topics feed the table", nil)
 		return nil
 	}
@@ -277,6 +277,10 @@ func (w *worker) truncate(ctx context.Context, r *Record, ev *decode.Event) erro
 	}
 	if len(ends) > 1 {
 		w.reject(r, reasonTruncateUnsafe, fmt.Sprintf("the topic has %d partitions: older changes may still be unread in others", len(ends)), nil)
+		return nil
+	}
+	if t == nil { // no row came before it
+		w.count(&w.batch.counts.Skipped, r)
 		return nil
 	}
 	if err := w.submit(ctx, Unknown); err != nil {

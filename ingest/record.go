@@ -11,4 +11,7 @@ type Record struct {
 	Key       []byte
 	Value     []byte
 	Headers   []changelog.Header
+	// Broken tells why the source could not make a record of what it read: Value is that, as it was. Such a record is
+	// parked. Empty: it is a record.
+	Broken string
 }

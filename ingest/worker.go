@@ -175,6 +175,11 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 		w.count(&w.batch.counts.Duplicate, r)
 		return nil
 	}
+	if r.Broken != "" {
+		w.reject(r, reasonRecordBroken, r.Broken, nil)
+		w.next = r.Offset + 1
+		return nil
+	}
 	if w.keySchema == nil || !bytes.HasPrefix(r.Key, w.keySchema) {
 		if err := w.checkKeySchema(ctx, r); err != nil {
 			return err
@@ -204,6 +209,9 @@ func (w *worker) count(outcome *int64, r *Record) {
 
 // remember takes in a record from before the resume position: only what it says about those behind it.
 func (w *worker) remember(r *Record) {
+	if r.Broken != "" {
+		return
+	}
 	if schema := keySchema(r.Key); schema != nil && !bytes.Equal(schema, w.keySchema) {
 		w.member.topic.learn(schema)
 		w.keySchema = append(w.keySchema[:0], schema...)

@@ -2,6 +2,10 @@
 // of the specification and `firn replay` have them. Topics, partitions and offsets are those in the file. It also gives
 // recordings other partitions.
 //
+// A line of a partition that is no whole record is given on as broken. A line that names no partition either is a record of
+// a partition of its own, "file:" and the file's name, with its line number less one as offset: such lines are parked, and
+// the others flow.
+//
 // Each partition reads the file on its own and skips the lines of the others, so that one that waits holds up no other:
 // the cost is one pass over the file for each partition.
 package file
@@ -12,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -108,11 +113,8 @@ func (s *Source) searchLocked(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p, offset, err := place(line)
-		if err != nil {
-			return fmt.Errorf("%s, line %d: %w", s.opts.Path, s.mu.scan.number, err)
-		}
-		if p.Topic == "" || !s.matches([]byte(p.Topic)) {
+		p, offset, ok := s.place(line, s.mu.scan.number)
+		if !ok {
 			continue
 		}
 		b, ok := s.mu.bounds[p]
@@ -125,16 +127,44 @@ func (s *Source) searchLocked(ctx context.Context) error {
 	return nil
 }
 
-// place returns the partition and offset of a line; no topic for an empty line.
-func place(line []byte) (ingest.Partition, int64, error) {
+// place returns the partition and offset of a line; ok is false for one that is empty or not asked for.
+func (s *Source) place(line []byte, number int) (p ingest.Partition, offset int64, ok bool) {
 	if topic, index, offset, ok := head(line); ok {
-		return ingest.Partition{Topic: string(topic), Index: index}, offset, nil
+		return ingest.Partition{Topic: string(topic), Index: index}, offset, s.matches(topic)
 	}
 	if len(bytes.TrimSpace(line)) == 0 {
-		return ingest.Partition{}, 0, nil
+		return p, 0, false
 	}
 	r, err := parse(line)
-	return ingest.Partition{Topic: r.Topic, Index: r.Partition}, r.Offset, err
+	if err != nil {
+		return s.unplaced(), int64(number) - 1, true
+	}
+	return ingest.Partition{Topic: r.Topic, Index: r.Partition}, r.Offset, s.matches([]byte(r.Topic))
+}
+
+// unplaced is the partition of lines that name none. No broker allows the colon in a topic.
+func (s *Source) unplaced() ingest.Partition {
+	return ingest.Partition{Topic: "file:" + filepath.Base(s.opts.Path)}
+}
+
+// record returns the record of a line if it is one of the partition, from offset begin on.
+func (s *Source) record(line []byte, number int, of ingest.Partition, begin int64) (ingest.Record, bool) {
+	topic, index, offset, placed := head(line)
+	if placed && (string(topic) != of.Topic || index != of.Index || offset < begin) || !placed && len(bytes.TrimSpace(line)) == 0 {
+		return ingest.Record{}, false
+	}
+	r, err := parse(line)
+	if err != nil {
+		r = ingest.Record{Topic: of.Topic, Partition: of.Index, Offset: offset, Value: bytes.Clone(line)}
+		r.Broken = fmt.Sprintf("%s, line %d: %v", s.opts.Path, number, err)
+		if !placed {
+			r.Offset = int64(number) - 1
+			if of != s.unplaced() {
+				return r, false
+			}
+		}
+	}
+	return r, r.Topic == of.Topic && r.Partition == of.Index && r.Offset >= begin
 }
 
 // Run implements ingest.Source.

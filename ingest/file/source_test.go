@@ -3,10 +3,15 @@ package file_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,5 +191,79 @@ func TestPartitioner(t *testing.T) {
 	}
 	if fmt.Sprint(got) != "[0/0 0/1 1/0 0/2 0/3]" {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestBrokenLines: a line of a partition that is no record comes as a broken record of it; a line that names no partition is a
+// record of the file's own, by its number. All others come as they are, whoever reads first.
+func TestBrokenLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "odd.jsonl")
+	lines := []string{
+		`{"topic":"a.b.c","partition":0,"offset":0,"timestamp":1,"key":null,"value":"x"}`,
+		`not json at all`,
+		``,
+		`{"topic":"a.b.c","partition":0,"offset":1,"timestamp":1,"key":null,"value_b64":"!"}`,
+		`{"topic": 5}`,
+		`{"topic":"other","partition":0,"offset":0,"key":null,"value":"y"}`,
+		`{"topic":"a.b.c","partition":0,"offset":2,"timestamp":1,"key":null,"value":"z"}`,
+		`{"topic":"a.b.c","partition":1,"offset":7,"timestamp":1,"key":null,"value":"p"}`,
+		`{"topic":"a.b.c","parti`,
+	}
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := file.Open(file.Options{Name: "f", Path: path, Topics: []string{"a.b.c"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	h := &collector{records: map[string][]ingest.Record{}}
+	if err := s.Run(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]string{
+		"a.b.c/0":          {"0 x", "1 broken at line 4: " + lines[3], "2 z"},
+		"a.b.c/1":          {"7 p"},
+		"file:odd.jsonl/0": {"1 broken at line 2: " + lines[1], "4 broken at line 5: " + lines[4], "8 broken at line 9: " + lines[8]},
+	}
+	got := map[string][]string{}
+	for p, records := range h.records {
+		for _, r := range records {
+			text := fmt.Sprint(r.Offset, " ", string(r.Value))
+			if at, _, ok := strings.Cut(strings.TrimPrefix(r.Broken, path+", "), ":"); ok {
+				text = fmt.Sprint(r.Offset, " broken at ", at, ": ", string(r.Value))
+			}
+			got[p] = append(got[p], text)
+		}
+	}
+	if !maps.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	bounds, err := s.Bounds(t.Context(), "")
+	if err != nil || len(bounds) != 3 || bounds[2].Oldest != 1 || bounds[2].End != 9 {
+		t.Errorf("%+v, %v", bounds, err)
+	}
+}
+
+// collector keeps all records.
+type collector struct {
+	mu      sync.Mutex
+	records map[string][]ingest.Record
+}
+
+func (c *collector) Resume(context.Context, ingest.Partition) (ingest.Resume, error) {
+	return ingest.Resume{Next: ingest.Unknown}, nil
+}
+
+func (c *collector) Consume(ctx context.Context, s ingest.Stream) {
+	for {
+		b, err := s.Next(ctx)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		name := fmt.Sprint(s.Partition())
+		c.records[name] = append(c.records[name], b.Records...)
+		c.mu.Unlock()
 	}
 }

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,16 +101,8 @@ func (s *stream) fill(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if topic, index, offset, ok := head(line); ok && (string(topic) != s.partition.Topic || index != s.partition.Index || offset < s.begin) {
-			continue
-		} else if !ok && len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r, err := parse(line)
-		if err != nil {
-			return fmt.Errorf("%s, line %d: %w", s.source.opts.Path, s.lines.number, err)
-		}
-		if r.Topic != s.partition.Topic || r.Partition != s.partition.Index || r.Offset < s.begin {
+		r, ok := s.source.record(line, s.lines.number, s.partition, s.begin)
+		if !ok {
 			continue
 		}
 		s.records = append(s.records, r)
