@@ -90,8 +90,10 @@ func (r *reader) stream(p ingest.Partition) *stream {
 	return r.mu.streams[p]
 }
 
-// assigned makes the streams; adjust starts them.
+// assigned makes the streams; adjust starts them. It waits until the reader has its client: the client may be faster with
+// its first assignment than NewClient with its return.
 func (r *reader) assigned(_ context.Context, _ *kgo.Client, added map[string][]int32) {
+	<-r.attached
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for topic, indexes := range added {

@@ -118,7 +118,7 @@ func (s *Source) bounds(ctx context.Context, topics []string, list listOffsets) 
 
 // Run implements ingest.Source.
 func (s *Source) Run(ctx context.Context, h ingest.Handler) error {
-	r := &reader{source: s, handler: h, ctx: ctx, room: make(chan struct{}, 1)}
+	r := &reader{source: s, handler: h, ctx: ctx, room: make(chan struct{}, 1), attached: make(chan struct{})}
 	r.mu.streams = make(map[ingest.Partition]*stream)
 	include := make([]string, len(s.opts.Topics))
 	for i, p := range s.opts.Topics {
@@ -151,6 +151,7 @@ func (s *Source) Run(ctx context.Context, h ingest.Handler) error {
 		return fmt.Errorf("kafka source %q: %w", s.opts.Name, err)
 	}
 	r.client = cl
+	close(r.attached)
 	r.poll(ctx)
 	r.stop(nil) // all consumers have returned, and marked what they applied
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
@@ -173,11 +174,12 @@ const (
 
 // reader is one Run of a source.
 type reader struct {
-	source  *Source
-	handler ingest.Handler
-	client  *kgo.Client
-	ctx     context.Context // Run's: callbacks of the client have no other way to it
-	room    chan struct{}   // a full queue has room again
+	source   *Source
+	handler  ingest.Handler
+	client   *kgo.Client // set before attached is closed
+	attached chan struct{}
+	ctx      context.Context // Run's: callbacks of the client have no other way to it
+	room     chan struct{}   // a full queue has room again
 
 	mu struct {
 		sync.Mutex
