@@ -255,10 +255,14 @@ func (ln *lane) write() bool {
 }
 
 // laneRequestLine is a request that a lane answers.
-type laneRequestLine struct{ table, key, query string }
+type laneRequestLine struct {
+	table, key, query string
+	bad               string // what stands for a percent-encoding and is none: the request is wrong
+}
 
 // parseLane reads the head of a request, its last header's line end included. ok is false for whatever is not a plain GET
-// of a row: it need not be wrong, net/http will tell.
+// of a row: it need not be wrong, net/http will tell. (A wrong percent-encoding it tells in plain text, and no handler
+// sees it: those are answered here.)
 func parseLane(head []byte) (req laneRequestLine, ok bool) {
 	line, rest, _ := bytes.Cut(head, crlf)
 	const method, version = "GET /v1/tables/", " HTTP/1.1"
@@ -267,9 +271,15 @@ func parseLane(head []byte) (req laneRequestLine, ok bool) {
 	}
 	target := line[len(method) : len(line)-len(version)]
 	for i, c := range target {
-		if c <= ' ' || c >= 0x7f || c == '#' || c == '%' && (i+2 >= len(target) || !hexByte(target[i+1]) || !hexByte(target[i+2])) {
+		if c <= ' ' || c >= 0x7f || c == '#' {
 			return req, false
 		}
+		if req.bad == "" && c == '%' && (i+2 >= len(target) || !hexByte(target[i+1]) || !hexByte(target[i+2])) {
+			req.bad = string(target[i:min(i+3, len(target))])
+		}
+	}
+	if req.bad != "" {
+		return req, plainHeaders(rest)
 	}
 	target, query, _ := bytes.Cut(target, []byte{'?'})
 	table, key, rows := bytes.Cut(target, []byte("/rows/"))
@@ -343,10 +353,14 @@ func tokenByte(c byte) bool {
 // answer appends the answer to ln.out.
 func (ln *lane) answer(req laneRequestLine) {
 	a := ln.s.a
+	if req.bad != "" {
+		ln.answerProblem("", badRequest("the path holds %q, which is no percent-encoding: write %%25 for a percent sign", req.bad))
+		return
+	}
 	body, f, err := a.lookup(ln.s.ctx, ln.body[:0], req.table, req.key, req.query)
 	ln.body = body
 	if err != nil {
-		ln.answerProblem(a.asProblem(err))
+		ln.answerProblem(req.table, a.asProblem(err))
 		return
 	}
 	out := append(ln.out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"...)
@@ -359,11 +373,19 @@ func (ln *lane) answer(req laneRequestLine) {
 	ln.out = appendEnd(append(out, crlf...), body, a.date())
 }
 
-func (ln *lane) answerProblem(p *problemError) {
+// answerProblem appends the answer to a request about a table, or with "" about none.
+func (ln *lane) answerProblem(table string, p *problemError) {
 	out := strconv.AppendInt(append(ln.out, "HTTP/1.1 "...), int64(p.status), 10)
 	out = append(append(append(out, ' '), http.StatusText(p.status)...), "\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"...)
 	if p.retry > 0 {
 		out = append(strconv.AppendInt(append(out, "Retry-After: "...), int64(p.retry), 10), crlf...)
+	}
+	h := http.Header{}
+	ln.s.a.markApplied(h, table, p)
+	for _, name := range []string{"Firn-Applied", "Firn-Position"} {
+		if v := h.Get(name); v != "" {
+			out = append(append(append(append(out, name...), ": "...), v...), crlf...)
+		}
 	}
 	ln.body = append(p.append(ln.body[:0]), '\n')
 	ln.out = appendEnd(out, ln.body, ln.s.a.date())

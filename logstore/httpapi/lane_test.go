@@ -112,7 +112,6 @@ func TestLanes(t *testing.T) {
 		rows + "eu,7?x=1" + host + "\r\n",
 		rows + "eu,7?min=seq:1" + host + "\r\n",
 		rows + "eu,7?m%69n=seq:9&timeout=1ms" + host + "\r\n",
-		rows + "eu,%zz" + host + "\r\n",
 		rows + "eu,7/why" + host + "\r\n",
 		"GET /v1/tables/nope/rows/1" + host + "\r\n",
 		"GET /v1/tables/shop%2Eorders/rows/eu,7" + host + "\r\n",
@@ -137,6 +136,17 @@ func TestLanes(t *testing.T) {
 		got, want := responses(t, ask(t, addr, requests)), responses(t, ask(t, plain, requests))
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("%q:\n got %q\nwant %q", requests, got, want)
+		}
+	}
+}
+
+// TestLaneBadEscape: what is no percent-encoding gets a problem, as all errors do, where net/http has a line of text.
+func TestLaneBadEscape(t *testing.T) {
+	_, addr, _ := laneRig(t)
+	for _, path := range []string{"%zz", "eu,%zz", "a%2", "%"} {
+		got := responses(t, ask(t, addr, "GET /v1/tables/shop.orders/rows/"+path+" HTTP/1.1\r\nHost: x\r\n\r\n"))
+		if len(got) != 1 || !strings.HasPrefix(got[0], "400 Bad Request") || !strings.Contains(got[0], "application/problem+json") || !strings.Contains(got[0], `"type":"bad-request"`) {
+			t.Errorf("%s: %q", path, got)
 		}
 	}
 }
@@ -218,7 +228,7 @@ func FuzzParseLane(f *testing.F) {
 			head = head[:i+2]
 		}
 		req, ok := parseLane(head)
-		if !ok || !bytes.HasSuffix(head, crlf) {
+		if !ok || req.bad != "" || !bytes.HasSuffix(head, crlf) {
 			return
 		}
 		in := bufio.NewReader(bytes.NewReader(append(append([]byte(nil), head...), "\r\nREST"...)))

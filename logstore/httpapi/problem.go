@@ -112,3 +112,20 @@ func (a *API) fail(w http.ResponseWriter, err error) {
 	w.WriteHeader(p.status)
 	_, _ = w.Write(append(p.append(nil), '\n')) // a client that is gone needs no answer
 }
+
+// markApplied sets Firn-Applied and Firn-Position on an error about a table that is there: to what the error says, or
+// to where the table is.
+func (a *API) markApplied(h http.Header, table string, err error) {
+	if h.Get("Firn-Applied") != "" {
+		return
+	}
+	v, verr := a.table(table)
+	if verr != nil {
+		return
+	}
+	if p, ok := errors.AsType[*problemError](err); ok && p.known {
+		v.setApplied(h, p.applied)
+	} else if _, applied, berr := a.store.Bounds(v.t.ID); berr == nil {
+		v.setApplied(h, applied)
+	}
+}

@@ -131,7 +131,10 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) error {
 		if args[0], err = segment(args[0]); err != nil {
 			return err
 		}
-		return rt.serve(w, r, args, query)
+		if err = rt.serve(w, r, args, query); err != nil && strings.HasPrefix(rt.path, "/v1/tables/{table}") {
+			a.markApplied(w.Header(), args[0], err)
+		}
+		return err
 	}
 	if allow == "" {
 		return problemf(http.StatusNotFound, "not-found", "nothing is served at %s: see /openapi.yaml", path)

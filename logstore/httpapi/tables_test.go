@@ -195,3 +195,21 @@ func TestParked(t *testing.T) {
 		t.Errorf("none: %+v", a)
 	}
 }
+
+// TestErrorsTellApplied: an error about a table that is there tells where the table stands.
+func TestErrorsTellApplied(t *testing.T) {
+	r := newRig(t, nil)
+	r.upserts(1, 3)
+	for path, status := range map[string]int{
+		"/rows/eu,1?min=seq:99&timeout=1ms": 503, "/rows/eu,x": 400, "/rows/eu,1?x=1": 400, "/rows/eu,99": 404,
+		"/changes?from=seq:9999&follow=false": 400, "/rows?limit=x": 400,
+	} {
+		a := r.get("/v1/tables/shop.orders" + path)
+		if a.status != status || a.header.Get("Firn-Applied") != "3" || a.header.Get("Firn-Position") != "at:shop.orders/3" {
+			t.Errorf("%s: %d %q %s", path, a.status, a.header.Get("Firn-Applied"), a.body)
+		}
+	}
+	if a := r.get("/v1/tables/nope/rows/1"); a.status != 404 || a.header.Get("Firn-Applied") != "" {
+		t.Errorf("no table: %d %q", a.status, a.header.Get("Firn-Applied"))
+	}
+}
