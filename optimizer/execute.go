@@ -107,7 +107,9 @@ func (o *Optimizer) publish(ctx context.Context, l *lake, who owner, d *Done, ou
 	if err := o.step("written"); err != nil {
 		return abandon(out, err)
 	}
+	started := time.Now()
 	snap, err := commit(ctx, l, who, d.Task.Type, out, c)
+	o.metrics.commit.WithLabelValues(table.Outcome(err)).Observe(time.Since(started).Seconds())
 	if err != nil {
 		return err
 	}

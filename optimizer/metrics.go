@@ -9,9 +9,9 @@ import (
 
 type metrics struct {
 	tasks, rowsRead, rowsWritten, bytesRead, bytesWritten *prometheus.CounterVec
-	seconds                                               *prometheus.HistogramVec
+	seconds, commit                                       *prometheus.HistogramVec
 	rebuilds, expired                                     *prometheus.CounterVec
-	lag, pending, pendingSeconds, files                   *prometheus.GaugeVec
+	pending, pendingSeconds, files                        *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,11 +34,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"type"}),
 		rebuilds: counter("firn_optimize_index_rebuilds_total", "Times that the position index was built from the base store.", "table"),
 		expired:  counter("firn_optimize_expired_total", "What was expired: snapshot, change (file taken out of the change store), file (removed from the disk), orphan (removed).", "kind"),
-		// The change store's lag has the same name and another stage label.
-		lag: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "firn_stage_lag_seconds", Help: "Age of the newest change when the stage's last commit made it readable, in seconds since the source committed it.",
-			ConstLabels: prometheus.Labels{"stage": "base"},
-		}, []string{"table"}),
+		// The change store's commits have the same name and another store label.
+		commit: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "firn_commit_seconds", Help: "Time to commit to the lake, in seconds.",
+			ConstLabels: prometheus.Labels{"store": "base"}, Buckets: prometheus.ExponentialBuckets(0.002, 2, 14),
+		}, []string{"outcome"}),
 		pending:        gauge("firn_optimize_pending_files", "Change files that are not in the base store yet.", "table"),
 		pendingSeconds: gauge("firn_optimize_pending_seconds", "Age of the oldest commit of the change store that is not in the base store yet, in seconds.", "table"),
 		files:          gauge("firn_table_files", "Live files of a table's stores, by kind: data, insert, delete, position_delete.", "table", "store", "kind"),
@@ -74,7 +74,7 @@ func (m *metrics) saw(l *lake, now time.Time) {
 func (m *metrics) forget(table string) {
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.rebuilds, m.lag, m.pending, m.pendingSeconds, m.files} {
+	}{m.rebuilds, m.pending, m.pendingSeconds, m.files} {
 		v.DeletePartialMatch(prometheus.Labels{"table": table})
 	}
 }

@@ -299,16 +299,6 @@ func (o *Optimizer) work(ctx context.Context, l *lake, s *tableState, tasks []Ta
 	}
 	if len(done) > 0 && t == Minor {
 		s.lastMinor = o.options.Now()
-		o.merged(l, done)
 	}
 	return done, err
-}
-
-// merged records how old the newest change was when a merge made it readable.
-func (o *Optimizer) merged(l *lake, done []Done) {
-	newest := done[0].Task.Changes[len(done[0].Task.Changes)-1]
-	times, _ := l.changeTimes()
-	if at, ok := times[l.files[newest.Path].Snapshot]; ok {
-		o.metrics.lag.WithLabelValues(l.t.Name()).Set(o.options.Now().Sub(at).Seconds())
-	}
 }

@@ -29,9 +29,8 @@ type batch struct {
 	byNode [2][]*dataFile
 	key    []changelog.Value // a row of nulls and a key
 
-	changes          int // those that made rows
-	bytes            int64
-	lastSource, last int64 // times of the last change
+	changes int // those that made rows
+	bytes   int64
 }
 
 // dataFile is a file being written.
@@ -69,7 +68,6 @@ func newBatch(t *table.Table, history changelog.Schemas, buckets int, o datafile
 // add writes the rows of a change. A change with an after image replaces whatever row its key has, so each has a
 // delete row; the pair shares its offset and the delete kills only what is older.
 func (b *batch) add(c *changelog.Change) error {
-	b.lastSource, b.last = c.SourceTime, c.IngestTime
 	b.bytes += int64(len(c.Key) + len(c.Before) + len(c.After))
 	if c.Op == changelog.OpTruncate {
 		return nil

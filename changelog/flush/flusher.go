@@ -372,7 +372,7 @@ func (f *Flusher) commit(ctx context.Context) error {
 	send, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.o.CommitTimeout)
 	defer cancel()
 	snap, err := f.lake.AppendChanges(send, p.commit)
-	outcome := outcomeOf(err)
+	outcome := table.Outcome(err)
 	f.metrics.committed(outcome, time.Since(started))
 	switch outcome {
 	case "committed":
@@ -397,20 +397,6 @@ func (f *Flusher) commit(ctx context.Context) error {
 	return nil
 }
 
-func outcomeOf(err error) string {
-	switch {
-	case err == nil:
-		return "committed"
-	case errors.Is(err, table.ErrFenced):
-		return "fenced"
-	case errors.Is(err, table.ErrUnknownOutcome):
-		return "unknown"
-	case table.IsConflict(err):
-		return "conflict"
-	}
-	return "failed"
-}
-
 // advance records a commit that is in the lake.
 func (f *Flusher) advance(ctx context.Context, m *table.FlushMark, sequence int64) error {
 	err := f.registry.UpdateProgress(ctx, f.id, func(p *state.Progress) {
@@ -433,13 +419,6 @@ func (f *Flusher) report(p *prepared, snap table.Snapshot) {
 	f.metrics.bytes.WithLabelValues(f.name).Add(float64(size))
 	f.metrics.files.WithLabelValues(f.name).Add(float64(len(p.commit.Add)))
 	f.metrics.pending.WithLabelValues(f.name).Set(0)
-	at := p.batch.lastSource
-	if at == 0 {
-		at = p.batch.last
-	}
-	if at != 0 {
-		f.metrics.lag.WithLabelValues(f.name).Set(f.o.Now().Sub(time.UnixMicro(at)).Seconds())
-	}
 	f.logger.Debug("flushed", slog.Uint64("from", uint64(p.commit.From)), slog.Uint64("seq", uint64(p.commit.To)),
 		slog.String("commit", p.commit.CommitID), slog.Int64("snapshot", snap.ID), slog.Int64("bytes", size))
 }

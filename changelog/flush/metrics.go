@@ -11,7 +11,7 @@ type metrics struct {
 	rows, bytes, files, errors *prometheus.CounterVec
 	seconds                    *prometheus.HistogramVec
 	commit                     *prometheus.HistogramVec
-	lag, pending               *prometheus.GaugeVec
+	pending                    *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,10 +38,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "firn_commit_seconds", Help: "Time to commit to the lake, in seconds.",
 			ConstLabels: prometheus.Labels{"store": "change"}, Buckets: prometheus.ExponentialBuckets(0.002, 2, 14),
 		}, []string{"outcome"}),
-		lag: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "firn_stage_lag_seconds", Help: "Age of the newest change when the stage's last commit made it readable, in seconds since the source committed it.",
-			ConstLabels: prometheus.Labels{"stage": "change"},
-		}, []string{"table"}),
 		pending: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "firn_flush_pending_changes", Help: "Changes in the log that the change store did not have when last looked.",
 		}, []string{"table"}),
@@ -50,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 func (m *metrics) forget(table string) {
 	for _, v := range []interface{ DeleteLabelValues(...string) bool }{
-		m.rows, m.bytes, m.files, m.errors, m.seconds, m.lag, m.pending,
+		m.rows, m.bytes, m.files, m.errors, m.seconds, m.pending,
 	} {
 		v.DeleteLabelValues(table)
 	}

@@ -40,3 +40,18 @@ func IsConflict(err error) bool {
 	_, ok := errors.AsType[*ConflictError](err)
 	return ok
 }
+
+// Outcome names how a commit ended, by its error: committed, fenced, unknown, conflict or failed.
+func Outcome(err error) string {
+	switch {
+	case err == nil:
+		return "committed"
+	case errors.Is(err, ErrFenced):
+		return "fenced"
+	case errors.Is(err, ErrUnknownOutcome):
+		return "unknown"
+	case IsConflict(err):
+		return "conflict"
+	}
+	return "failed"
+}

@@ -171,6 +171,9 @@ func (s *server) openStages(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.metrics.Register(newStageMetrics(s.store, s.registry, s.catalog, s.pipeline.Status)); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	at, err := s.cfg.Catalog.location()
 	if err != nil {
 		return err
