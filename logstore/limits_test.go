@@ -61,6 +61,68 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestDiskUsed: the space in use is that of the files, also of those that a restart finds, and when these go away.
+func TestDiskUsed(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openTest(t, "d", testOptions(fs))
+	value := strings.Repeat("v", 60_000)
+	next := int64(0)
+	fill := func() {
+		for range 100 {
+			s.append(next+1, s.put(changelog.OpUpdate, next%10, value, next))
+			next++
+		}
+		if err := s.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string) {
+		t.Helper()
+		var files, used int64
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			files, used = fileBytes(t, fs), int64(diskUsed(s.db.Metrics()))
+			if used > files-files/4 && used < files+files/4 { // the write-ahead log is counted as it was when it was opened
+				return
+			}
+		}
+		t.Errorf("%s: %d bytes used, the files have %d", when, used, files)
+	}
+	fill()
+	check("written")
+	s.close()
+	s = openTest(t, "d", testOptions(fs))
+	check("reopened")
+	fill()
+	check("written after reopening")
+	if err := s.reg.UpdateProgress(t.Context(), s.table, func(p *state.Progress) { p.Flushed = changelog.SeqNum(next) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Trim(t.Context(), s.table, changelog.SeqNum(next)); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	check("trimmed")
+	if files := fileBytes(t, fs); files > 16<<20 {
+		t.Errorf("nothing went away: %d bytes", files)
+	}
+}
+
+func fileBytes(t *testing.T, fs vfs.FS) (sum int64) {
+	t.Helper()
+	names, err := fs.List("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		info, err := fs.Stat(fs.PathJoin("d", name))
+		if err != nil {
+			continue // it went away meanwhile
+		}
+		sum += info.Size()
+	}
+	return sum
+}
+
 // lowFS tells of a file system with little left.
 type lowFS struct {
 	vfs.FS

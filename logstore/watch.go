@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -131,12 +130,15 @@ func (s *Store) pause(bytes int) {
 	s.sleep(d)
 }
 
+// diskUsed returns the space that Pebble's files take. Pebble's own sum is wrong after a restart: its count of live blob
+// files begins at nothing when it opens, and goes below that, which is a huge number, as the files that it found go away.
+// The count that it takes from the current version is right, and all files are local.
+func diskUsed(m *pebble.Metrics) uint64 {
+	return m.DiskSpaceUsage() - m.BlobFiles.Local.LiveSize + m.BlobFiles.LiveSize
+}
+
 func (s *Store) watchDisk(m *pebble.Metrics) {
-	used := m.DiskSpaceUsage()
-	if used > math.MaxInt64 {
-		s.opts.Logger.Debug("pebble's disk usage is negative", slog.Uint64("used_bytes", used))
-		used = 0 // a sum of counters that are read while they change
-	}
+	used := diskUsed(m)
 	limit := uint64(s.opts.DiskBytes) //nolint:gosec // not negative: Validate
 	wasFull := s.space.isFull()
 	full, tight := used >= limit, used >= limit/10*9
