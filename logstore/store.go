@@ -74,6 +74,8 @@ type Store struct {
 	pace   atomic.Int64  // nanoseconds to wait for each MiB that is applied
 	wrote  atomic.Uint64 // bytes applied since the Store was opened
 	trims  chan struct{} // capacity 1: trim now
+
+	dropped atomic.Bool // blocks were dropped, by this process or an earlier one, and reclaim has not run since
 }
 
 // table is the log of one (table, shard) in memory.
@@ -119,6 +121,7 @@ func Open(db *DB, reg *state.Registry, o Options) (*Store, error) {
 	s.encoded.New = func() any { return &encoded{} }
 	s.mu.tables, s.mu.streams = map[changelog.TableID]*table{}, map[changelog.StreamID]*stream{}
 	s.space.init()
+	s.dropped.Store(true)
 	if err := errors.Join(s.loadStreams(), s.loadParked()); err != nil {
 		return nil, fmt.Errorf("open log store: %w", err)
 	}

@@ -71,7 +71,8 @@ func (c closingContext) Err() error {
 // Value implements context.Context.
 func (closingContext) Value(any) any { return nil }
 
-// trimAll trims every table by its retention, or, when the disk is nearly full, of all that may go.
+// trimAll trims every table by its retention, or, when the disk is nearly full, of all that may go, and then sees to it
+// that a full disk gets the space.
 func (s *Store) trimAll(ctx context.Context) {
 	for _, t := range s.reg.Tables() {
 		r := s.opts.Retention
@@ -87,6 +88,25 @@ func (s *Store) trimAll(ctx context.Context) {
 			s.opts.Logger.Warn("log is not trimmed", slog.String("table", t.Name), slog.Any("err", err))
 		}
 	}
+	if err := s.reclaim(ctx); err != nil && ctx.Err() == nil {
+		s.metrics.trimErrors.Inc()
+		s.opts.Logger.Warn("trimmed log still takes space", slog.Any("err", err))
+	}
+}
+
+// reclaim compacts the log's space if the disk is full and blocks were dropped since it last did. A range delete is small:
+// it need not start a compaction, and while appends wait nothing else does, so that what it covers could stay for ever. What
+// is read is small, too: the blocks themselves are in blob files, which go away as a whole.
+func (s *Store) reclaim(ctx context.Context) error {
+	if !s.space.isFull() || s.Err() != nil || !s.dropped.Swap(false) {
+		return nil
+	}
+	space := []byte{byte(keyspace.SpaceLog)}
+	if err := s.db.Compact(ctx, space, keyspace.End(nil, space), false); err != nil {
+		s.dropped.Store(true)
+		return fmt.Errorf("compact the log: %w", err)
+	}
+	return nil
 }
 
 // expired returns the last change that retention lets go.
@@ -312,6 +332,7 @@ func (s *Store) dropBlocks(t *table, last *Block) error {
 	if err := s.db.commit(b); err != nil {
 		return err
 	}
+	s.dropped.Store(true)
 	if s.space.isTight() { // the space comes free when the range delete is flushed
 		if _, err := s.db.AsyncFlush(); err != nil {
 			return err
