@@ -12,6 +12,7 @@ import (
 
 	"firn/changelog"
 	"firn/state"
+	"firn/state/keyspace"
 )
 
 // crashAt opens a Store on a disk that loses power at its k-th write after Open, and runs work on it. dead tells work
@@ -236,34 +237,52 @@ func TestTrimCrash(t *testing.T) {
 	})
 }
 
-// TestUnparkCrash: records and their counts agree after the loss of power at any write.
+// TestUnparkCrash: records, their keys and their counts agree after the loss of power at any write, and what was
+// acknowledged as parked or removed is.
 func TestUnparkCrash(t *testing.T) {
+	parked, removed := 0, 0 // acknowledged, in twos and ones: with i, the records 2i+1 and 2i+2, and the first of them goes
 	work := func(s *testStore, dead func() bool) {
 		ctx := context.Background()
+		parked, removed = 0, 0
 		for i := 0; i < 6 && !dead(); i++ {
 			a := changelog.Append{Parked: []changelog.Parked{{Reason: "utf8", Key: testKey(int64(i)), RecordValue: []byte("x")}, {Reason: "utf8"}}}
 			if _, err := s.Append(ctx, a); err != nil {
 				t.Fatal(err)
 			}
+			if !dead() {
+				parked = i + 1
+			}
 			if err := s.Unpark(ctx, uint64(2*i+1)); err != nil {
 				t.Fatal(err)
+			}
+			if !dead() {
+				removed = i + 1
 			}
 		}
 	}
 	sweep(t, work, func(t *testing.T, k int, s *testStore) {
-		var records, bytes int64
+		var records, keyed, keys, bytes int64
 		last := uint64(0)
 		for p, err := range s.ParkedList(t.Context(), 0, 0) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if p.Key != nil {
+				keyed++
+			}
 			records++
 			bytes += int64(len(appendParked(nil, &p))) + 13
 			last = p.ID
+			if int(p.ID) <= 2*removed && p.ID%2 == 1 {
+				t.Errorf("crash at write %d: record %d is there, %d removals are acknowledged", k, p.ID, removed)
+			}
 		}
 		c := s.ParkedCounts()[ParkedKind{0, "utf8"}]
-		if c.Records != records || c.Bytes != bytes || last >= s.parked.next {
-			t.Errorf("crash at write %d: %d records of %d bytes, counted %+v; last id %d, next %d", k, records, bytes, c, last, s.parked.next)
+		if c.Records != records || c.Bytes != bytes || last >= s.parked.next || int(last) < 2*parked {
+			t.Errorf("crash at write %d: %d records of %d bytes, counted %+v; last id %d, next %d, acknowledged %d", k, records, bytes, c, last, s.parked.next, 2*parked)
+		}
+		if err := s.each([]byte{byte(keyspace.SpaceParkedKey)}, func(_, _ []byte) error { keys++; return nil }); err != nil || keys != keyed {
+			t.Errorf("crash at write %d: %d keys of %d records that have one; %v", k, keys, keyed, err)
 		}
 	})
 }
