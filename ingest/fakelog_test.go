@@ -27,8 +27,11 @@ type fakeLog struct {
 	synced   int                // of appends
 	manual   bool               // sync only when asked
 	dead     bool
-	dieAfter int // appends; 0: never
-	full     int // Submit says ErrFull so many times
+	dieAfter int           // appends; 0: never
+	full     int           // Submit says ErrFull so many times
+	space    chan struct{} // if not nil, Submit says ErrFull until it is closed
+
+	waits int // calls of WaitForSpace
 
 	checkOrder bool // positions never go back
 	violations []string
@@ -142,6 +145,13 @@ func (l *fakeLog) Submit(_ context.Context, a changelog.Append) (ingest.Ticket, 
 	if l.dead {
 		return nil, errDead
 	}
+	if l.space != nil {
+		select {
+		case <-l.space:
+		default:
+			return nil, fmt.Errorf("no space: %w", ingest.ErrFull)
+		}
+	}
 	if l.full > 0 {
 		l.full--
 		return nil, fmt.Errorf("no space: %w", ingest.ErrFull)
@@ -213,7 +223,21 @@ func (l *fakeLog) crash(lucky int) *fakeLog {
 	return next
 }
 
-func (l *fakeLog) WaitForSpace(context.Context) error { return nil }
+func (l *fakeLog) WaitForSpace(ctx context.Context) error {
+	l.mu.Lock()
+	l.waits++
+	space := l.space
+	l.mu.Unlock()
+	if space == nil {
+		return nil
+	}
+	select {
+	case <-space:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 func (l *fakeLog) Position(id changelog.StreamID) (int64, bool, error) {
 	l.mu.Lock()

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"firn/changelog"
 	"firn/ingest"
 )
@@ -379,6 +381,193 @@ func TestLogFull(t *testing.T) {
 		t.Fatalf("%d changes", len(l.visible.changes))
 	}
 	checkOnce(t, l)
+}
+
+// TestLogFullWaits: while the log is full a source waits, says so, and asks the log once; it goes on by itself when there
+// is space, and stops at once when it is to stop (P7).
+func TestLogFullWaits(t *testing.T) {
+	for _, stop := range []bool{false, true} {
+		m := newMaker("a.b.t", 1)
+		for i := range int64(100) {
+			m.add("c", i, `"v":1,"note":"a"`)
+		}
+		l := openLog(newDisk())
+		l.space = make(chan struct{})
+		reg := prometheus.NewRegistry()
+		source := newMemSource(m.records)
+		source.follow = make(chan struct{})
+		p, err := ingest.New(l, l, []ingest.Input{{Source: source}}, ingest.Options{BatchRecords: 10, Registerer: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		until := func(what string, ok func(ingest.SourceStatus) bool) {
+			t.Helper()
+			for !ok(p.Status()[0]) {
+				if ctx.Err() != nil {
+					t.Fatalf("%s: not within 20 s: %+v", what, p.Status()[0])
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		until("waits", func(st ingest.SourceStatus) bool {
+			return st.State == ingest.SourceWaiting && strings.Contains(st.Partitions[0].Waiting, "no space")
+		})
+		until("asks for space", func(ingest.SourceStatus) bool { l.mu.Lock(); defer l.mu.Unlock(); return l.waits > 0 })
+		time.Sleep(20 * time.Millisecond) // it does not ask again and again
+		if n := counter(t, reg, "firn_source_log_full_total"); n != 1 {
+			t.Errorf("%v waits are counted, want 1", n)
+		}
+		l.mu.Lock()
+		if l.waits != 1 || len(l.appends) != 0 {
+			t.Errorf("waited %d times for space, %d appends", l.waits, len(l.appends))
+		}
+		l.mu.Unlock()
+		if stop {
+			cancel()
+			if err := <-done; err != nil || p.Status()[0].State == ingest.SourceFailed {
+				t.Errorf("stopped while it waits: %v, %+v", err, p.Status()[0])
+			}
+			continue
+		}
+		close(l.space)
+		until("goes on", func(st ingest.SourceStatus) bool {
+			return st.State == ingest.SourceRunning && st.Partitions[0].Waiting == "" && st.Partitions[0].Next == 100
+		})
+		close(source.follow)
+		if err := <-done; err != nil || len(l.visible.changes) != 100 {
+			t.Errorf("%d changes, %v", len(l.visible.changes), err)
+		}
+		checkOnce(t, l)
+	}
+}
+
+// counter returns the value of a metric without labels.
+func counter(t *testing.T, g prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// slowTables is a registry in which adding the column p takes until the other topic has gone on, or for a while.
+type slowTables struct {
+	*fakeLog
+	begun, other chan struct{} // closed when that begins, when the other topic has gone on
+}
+
+func (s *slowTables) AddSchema(ctx context.Context, id changelog.TableID, schema *changelog.Schema) (*ingest.Table, error) {
+	made, err := s.fakeLog.AddSchema(ctx, id, schema)
+	if schema.Columns[len(schema.Columns)-1].Name == "p" {
+		close(s.begun)
+		await(s.other, 200*time.Millisecond)
+	}
+	return made, err
+}
+
+func await(c <-chan struct{}, limit time.Duration) {
+	select {
+	case <-c:
+	case <-time.After(limit):
+	}
+}
+
+// TestEvolveAtOnce: while one topic adds a column to a table, another one that feeds it does, too. Neither forgets the
+// schema of the other: rows that were written with it are read on.
+func TestEvolveAtOnce(t *testing.T) {
+	a, b := newMaker("a.b.t", 1), newMaker("a_b.t", 1)
+	a.add("c", 1, `"v":1,"note":"a"`)
+	b.add("c", 11, `"v":1,"note":"b"`)
+	a.columns += ",p:string"
+	a.add("c", 2, `"v":1,"note":"a","p":"p"`)
+	b.columns += ",q:string"
+	b.add("c", 12, `"v":1,"note":"b","q":"q"`)
+	b.add("u", 12, `"v":2,"note":"c","q":`+hole)
+	l := &slowTables{fakeLog: openLog(newDisk()), begun: make(chan struct{}), other: make(chan struct{})}
+	s := newMemSource(slices.Concat(a.records, b.records))
+	s.batch = 1
+	added := make(chan struct{}) // p
+	s.order = func(p ingest.Partition, next int64) {
+		switch {
+		case p.Topic == "a.b.t" && next == 2:
+			close(added)
+		case p.Topic == "a_b.t" && next == 1:
+			await(l.begun, 10*time.Second)
+		case p.Topic == "a_b.t" && next == 2:
+			close(l.other)
+			await(added, 10*time.Second)
+		}
+	}
+	routes := []ingest.Route{{Topic: `a(.)b\.t`, Table: "shop.all"}}
+	p, err := ingest.New(l, l, []ingest.Input{{Source: s, Routes: routes}}, ingest.Options{BatchRecords: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows(t, l.fakeLog, "shop.all"); len(l.visible.parked) != 0 || strings.Count(got, "\n") != 4 || !strings.Contains(got, `"id":12,"v":2,"note":"c"`) || !strings.Contains(got, `"q":"q"`) {
+		t.Errorf("parked %q, rows\n%s", parkedReasons(l.fakeLog), got)
+	}
+	if n := len(l.disk.tables["shop.all"].Schemas); n != 3 {
+		t.Errorf("%d schemas, want 3", n)
+	}
+}
+
+// foreignTables is a registry that another process changes just before this one does, once each.
+type foreignTables struct {
+	*fakeLog
+	created, added bool
+}
+
+func (f *foreignTables) Create(ctx context.Context, name string, s *changelog.Schema, topic ingest.Topic) (*ingest.Table, error) {
+	if !f.created {
+		f.created = true
+		if _, err := f.fakeLog.Create(ctx, name, s, topic); err != nil {
+			return nil, err
+		}
+	}
+	return f.fakeLog.Create(ctx, name, s, topic)
+}
+
+func (f *foreignTables) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {
+	if !f.added {
+		f.added = true
+		if _, err := f.fakeLog.AddSchema(ctx, id, s); err != nil {
+			return nil, err
+		}
+	}
+	return f.fakeLog.AddSchema(ctx, id, s)
+}
+
+// TestEvolvedElsewhere: a table that somebody else makes or evolves at the same moment is looked at again.
+func TestEvolvedElsewhere(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 1, `"v":1,"note":"a"`)
+	m.columns += ",p:string"
+	m.add("c", 2, `"v":1,"note":"a","p":"p"`)
+	l := &foreignTables{fakeLog: openLog(newDisk())}
+	p, err := ingest.New(l, l, []ingest.Input{{Source: newMemSource(m.records)}}, ingest.Options{BatchRecords: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows(t, l.fakeLog, "a_b.t"); !l.created || !l.added || strings.Count(got, "\n") != 2 || !strings.Contains(got, `"p":"p"`) {
+		t.Errorf("rows\n%s", got)
+	}
 }
 
 func TestClash(t *testing.T) {

@@ -14,6 +14,7 @@ type SourceState string
 const (
 	SourceStarting    SourceState = "starting" // nothing is assigned yet
 	SourceRunning     SourceState = "running"
+	SourceWaiting     SourceState = "waiting" // a partition does not go on for now, and says why: there is no space, say
 	SourcePaused      SourceState = "paused"
 	SourceUnreachable SourceState = "unreachable"
 	SourceFinished    SourceState = "finished" // all its data is taken in, and there will be no more
@@ -85,12 +86,12 @@ func (p *Pipeline) Status() []SourceStatus {
 }
 
 // Unready returns why the pipeline is not ready: a line for each source that does not read all that it should. A paused
-// source is none.
+// or waiting source is none.
 func (p *Pipeline) Unready() []string {
 	var reasons []string
 	for _, s := range p.Status() {
 		switch s.State {
-		case SourceRunning, SourcePaused, SourceFinished:
+		case SourceRunning, SourceWaiting, SourcePaused, SourceFinished:
 		case SourceStarting:
 			reasons = append(reasons, "source "+s.Name+": no partition is assigned yet")
 		case SourceUnreachable, SourceFailed:
@@ -110,12 +111,12 @@ func (r *runner) status() SourceStatus {
 	reached, unreachable, finished, paused, failed := r.mu.reached, r.mu.unreachable, r.mu.finished, r.mu.paused, r.mu.failed
 	r.mu.Unlock()
 
-	assigned, stopped := false, ""
+	assigned, waiting, stopped := false, false, ""
 	for _, s := range states {
 		ps := s.get()
 		st.Partitions = append(st.Partitions, ps)
 		st.Counts.add(ps.Counts)
-		assigned = assigned || ps.Assigned
+		assigned, waiting = assigned || ps.Assigned, waiting || ps.Waiting != ""
 		if ps.Error != "" && (stopped == "" || ps.Error < stopped) {
 			stopped = ps.Error
 		}
@@ -134,6 +135,8 @@ func (r *runner) status() SourceStatus {
 		st.State = SourceFinished
 	case unreachable != "":
 		st.State, st.Error = SourceUnreachable, unreachable
+	case waiting:
+		st.State = SourceWaiting
 	case assigned || reached && len(states) == 0: // a source without topics waits for them
 		st.State = SourceRunning
 	}

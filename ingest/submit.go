@@ -65,7 +65,7 @@ func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error)
 		if delay == 0 {
 			w.runner.pipeline.logger.Warn("the log is full: reading waits for space", "source", w.id.Source, "topic", w.id.Topic, "partition", w.id.Partition, "err", err)
 		}
-		w.state.update(func(p *PartitionStatus) { p.Waiting = "the log is full" })
+		w.state.update(func(p *PartitionStatus) { p.Waiting = err.Error() })
 		err = w.log.WaitForSpace(ctx)
 		select { // the space may be gone again, or of a kind that WaitForSpace does not wait for
 		case <-time.After(delay):

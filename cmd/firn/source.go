@@ -55,6 +55,10 @@ func newSourceListCmd(e *env) *cobra.Command {
 					out.row(s.Name, s.Kind, state, "-", "-", "-", "-", "-")
 				}
 				for _, p := range s.Partitions {
+					state := state
+					if p.Waiting != "" {
+						state += ": " + p.Waiting
+					}
 					out.row(s.Name, s.Kind, state, p.Topic, int64Text(p.Partition), int64Text(p.Next), known(p.End), known(p.Lag))
 				}
 			}

@@ -78,7 +78,7 @@ func (s sourceStatus) Sources(context.Context) ([]httpapi.SourceStatus, error) {
 	for _, src := range s.pipeline.Status() {
 		st := httpapi.SourceStatus{Name: src.Name, State: string(src.State), Error: src.Error, Partitions: []httpapi.PartitionStatus{}}
 		for _, p := range src.Partitions {
-			st.Partitions = append(st.Partitions, httpapi.PartitionStatus{Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: p.End, Lag: p.Lag})
+			st.Partitions = append(st.Partitions, httpapi.PartitionStatus{Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: p.End, Lag: p.Lag, Waiting: p.Waiting})
 		}
 		out = append(out, st)
 	}

@@ -86,7 +86,7 @@ type Sources interface {
 type SourceStatus struct {
 	Name       string            `json:"name"`
 	Kind       string            `json:"kind"`  // kafka, file
-	State      string            `json:"state"` // running, paused, failed, stopped
+	State      string            `json:"state"` // starting, running, waiting, paused, unreachable, finished, failed
 	Error      string            `json:"error,omitempty"`
 	Partitions []PartitionStatus `json:"partitions"`
 }
@@ -95,9 +95,10 @@ type SourceStatus struct {
 type PartitionStatus struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
-	Next      int64  `json:"position"` // the offset to read next
-	End       int64  `json:"end"`      // the offset that the broker gives next; -1: not known
-	Lag       int64  `json:"lag"`      // End - Next; -1: not known
+	Next      int64  `json:"position"`          // the offset to read next
+	End       int64  `json:"end"`               // the offset that the broker gives next; -1: not known
+	Lag       int64  `json:"lag"`               // End - Next; -1: not known
+	Waiting   string `json:"waiting,omitempty"` // why it does not go on for now
 }
 
 // Lake tells about a table's stores.
