@@ -82,7 +82,7 @@ func (s *Store) Full() (full bool, usedBytes int64) {
 
 // watchLoop looks at Pebble's state while appends come in: how fast they may, and whether there is room.
 func (s *Store) watchLoop() {
-	var seen uint64
+	var seen, written uint64 // written: when the disk was looked at
 	var idle time.Duration
 	var disk time.Time
 	for s.sleep(watchInterval) {
@@ -93,8 +93,8 @@ func (s *Store) watchLoop() {
 		seen, idle = wrote, 0
 		m := s.db.Metrics()
 		s.pace.Store(int64(pace(pressure(m, s.opts.MemoryBytes/4))))
-		if time.Since(disk) >= diskInterval {
-			disk = time.Now()
+		if time.Since(disk) >= diskInterval || wrote-written >= uint64(s.opts.DiskBytes)/64 { //nolint:gosec // not negative: Validate
+			disk, written = time.Now(), wrote
 			s.watchDisk(m)
 		}
 	}
