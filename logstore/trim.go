@@ -98,11 +98,12 @@ func (s *Store) trimAll(ctx context.Context) {
 // it need not start a compaction, and while appends wait nothing else does, so that what it covers could stay for ever. What
 // is read is small, too: the blocks themselves are in blob files, which go away as a whole.
 func (s *Store) reclaim(ctx context.Context) error {
-	if !s.space.isFull() || s.Err() != nil || !s.dropped.Swap(false) {
+	if s.db.broken.Load() != nil || !s.space.isFull() || !s.dropped.Swap(false) {
 		return nil
 	}
 	space := []byte{byte(keyspace.SpaceLog)}
-	if err := s.db.Compact(ctx, space, keyspace.End(nil, space), false); err != nil {
+	err := s.db.Compact(ctx, space, keyspace.End(nil, space), false)
+	if err != nil {
 		s.dropped.Store(true)
 		return fmt.Errorf("compact the log: %w", err)
 	}
