@@ -139,6 +139,7 @@ func startFirn(t *testing.T, config string) *exec.Cmd {
 	}
 	t.Cleanup(func() {
 		_ = firn.Process.Kill() // it has ended already if all went well
+		_ = firn.Wait()         // so that its log is complete
 		if t.Failed() {
 			t.Logf("log of a server:\n%s", log.String())
 		}
