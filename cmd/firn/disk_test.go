@@ -265,6 +265,11 @@ func (s *diskServer) look(applied int) (wrong []string) {
 	if !strings.Contains(m, "\nfirn_log_full 1\n") || !strings.Contains(m, "\nfirn_source_log_full_total ") || strings.Contains(m, "\nfirn_source_log_full_total 0\n") {
 		bad("metrics do not tell")
 	}
+	_, text, _ := strings.Cut(m, "\nfirn_pebble_disk_bytes ")
+	text, _, _ = strings.Cut(text, "\n")
+	if used, err := strconv.ParseFloat(text, 64); err != nil || used < 0.9*(64<<20) || used > 2*(64<<20) { // compactions write before they free
+		bad("%s bytes of disk used", text)
+	}
 	if strings.Contains(m, "firn_parked_records{") {
 		bad("records are parked")
 	}
