@@ -25,10 +25,10 @@ func TestDiskFull(t *testing.T) {
 	o.TrimInterval = time.Hour // only the watcher's call
 	s := openTest(t, "d", o)
 	ctx := t.Context()
-	value := strings.Repeat("v", 60_000)
+	value := noise()
 	next := int64(0)
 	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		a := changelog.Append{
 			Tables:    []changelog.TableAppend{{Table: s.table, Changes: []changelog.Change{s.put(changelog.OpUpdate, next%10, value, next)}}},
 			Positions: []changelog.StreamPosition{{StreamID: testStream, Next: next + 1}},
@@ -72,9 +72,7 @@ func TestTrimFreesSpace(t *testing.T) {
 	o.MinFreeBytes = 1000
 	s := openTest(t, "d", o)
 	ctx := t.Context()
-	noise := make([]byte, 30_000) // compressed, it would be small in the deepest level
-	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
-	before := testRow(s.schema, 1, hex.EncodeToString(noise)) // in the log only: the rows are small
+	before := testRow(s.schema, 1, noise()) // in the log only: the rows are small
 	const changes = 300
 	for i := range int64(changes) {
 		c := s.put(changelog.OpUpdate, i, "small", i)
@@ -155,6 +153,13 @@ func fileBytes(t *testing.T, fs vfs.FS) (sum int64) {
 		sum += info.Size()
 	}
 	return sum
+}
+
+// noise is a large value that compression in the deepest levels leaves large.
+func noise() string {
+	b := make([]byte, 30_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
+	return hex.EncodeToString(b)
 }
 
 // lowFS tells of a file system with little left.
