@@ -39,7 +39,7 @@ const (
 	OpUpdate   Op = 2 // a row that the source updated
 	OpDelete   Op = 3 // the row is gone; After is nil
 	OpRead     Op = 4 // a row that a snapshot of the source read
-	OpTruncate Op = 5 // a marker after the deletes that a truncate became; Key, Before and After are nil
+	OpTruncate Op = 5 // a marker after the deletes that a truncate became (without a key: all rows are gone); Key, Before and After are nil
 )
 
 // String returns the letter that feeds show: c, u, d, r, t.
@@ -78,6 +78,9 @@ type Position struct {
 }
 
 // Change is one change of one row. An update carries both images and has one SeqNum.
+//
+// In a table without a key (see Bag) Before is not news but an order: one row that is equal to it goes. A change that only
+// adds a row has none there, whatever the source knew.
 type Change struct {
 	Seq    SeqNum
 	Op     Op

@@ -23,6 +23,14 @@ type Commit struct {
 	Summary map[string]string
 	// Add are the change files (I and ED), or in a table without a key base files. None is fine: the mark alone moves.
 	Add []NewFile
+
+	// The rest is for tables without a key, whose flushes go to the base store: position deletes, live files that go, and the
+	// snapshot on which these were found (as BaseCommit.Expect; needed with them).
+	AddDeletes            []NewFile
+	Remove, RemoveDeletes []File
+	Expect                int64
+	// Marked makes a snapshot, which names the mark, although no file comes or goes; not the store's first one.
+	Marked bool
 }
 
 // BaseCommit is a commit to the base store: rows of a bulk load, a minor or a major optimizing.
@@ -45,6 +53,10 @@ type BaseCommit struct {
 	// Expect is the snapshot on which the commit was planned: any other head is a conflict. ExpectNone: no snapshot yet; 0:
 	// any head will do.
 	Expect int64
+	// Planned, where any head will do, is the sequence number of the snapshot on which the commit was planned: a position
+	// delete that came after it and may name a file in Remove is a conflict, because the row would live on in the file that
+	// replaces it. 0: not looked for.
+	Planned int64
 	// Optimized becomes the optimized sequence of every partition: the whole map. nil: as it is. One that would go back is
 	// a conflict.
 	Optimized map[string]int64
@@ -63,7 +75,8 @@ const maxAttempts = 16
 // the mark, and the mark again in a property (P2). A commit that is there already, by its id, is found and not repeated.
 // It has no snapshot of its own if Add is empty; then the current one is returned, if any.
 //
-// Errors: ErrFenced, c.Epoch is not the newest; ErrUnknownOutcome; after others nothing was applied.
+// Errors: ErrFenced, c.Epoch is not the newest; ConflictError, the table is not as c expects: plan again; ErrUnknownOutcome;
+// after others nothing was applied.
 func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 	mark, err := json.Marshal(&c.FlushMark)
 	if err != nil {
@@ -74,16 +87,18 @@ func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("commit %s: %w", c.CommitID, err)
 	}
 	s := t.flushed()
-	add, err := s.dataFiles(c.Add, iceberg.EntryContentData)
+	ch, err := s.changeOf(&BaseCommit{Add: c.Add, AddDeletes: c.AddDeletes, Remove: c.Remove, RemoveDeletes: c.RemoveDeletes})
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("commit %s: %w", c.CommitID, err)
 	}
+	ch.summary = merged(c.Summary, summary)
 	return s.commit(ctx, plan{
-		id: c.CommitID, epoch: c.Epoch, fenced: true,
+		id: c.CommitID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
 			e := edit{properties: iceberg.Properties{PropMark: string(mark)}}
-			if len(add) > 0 {
-				e.snapshot = &change{operation: ice.OpAppend, add: add, summary: merged(c.Summary, summary)}
+			if ch.files() > 0 || c.Marked && s.SnapshotID() != 0 {
+				own := *ch
+				e.snapshot = &own
 			}
 			if s.kind == mixed.StoreBase {
 				return e, s.publish(&e, nil)
@@ -101,18 +116,11 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 	ours := map[string]string{
 		PropCommitID: c.ID, PropWriter: c.Writer, PropEpoch: strconv.FormatUint(uint64(c.Epoch), 10),
 	}
-	add, err := t.base.dataFiles(c.Add, iceberg.EntryContentData)
+	ch, err := t.base.changeOf(&c)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("commit %s: %w", c.ID, err)
 	}
-	deletes, err := t.base.dataFiles(c.AddDeletes, iceberg.EntryContentPosDeletes)
-	if err != nil {
-		return Snapshot{}, fmt.Errorf("commit %s: %w", c.ID, err)
-	}
-	ch := &change{
-		operation: operationOf(&c), add: add, addDeletes: deletes, remove: paths(c.Remove), removeDeletes: paths(c.RemoveDeletes),
-		dataSequence: c.DataSequence, summary: merged(c.Summary, ours),
-	}
+	ch.summary = merged(c.Summary, ours)
 	if c.Expect == 0 {
 		for _, f := range c.AddDeletes {
 			ch.mustLive = append(ch.mustLive, f.Referenced)
@@ -129,6 +137,22 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 			return e, s.publish(&e, c.Optimized)
 		},
 	})
+}
+
+// changeOf returns what a commit does to the store's files.
+func (s *Store) changeOf(c *BaseCommit) (*change, error) {
+	add, err := s.dataFiles(c.Add, iceberg.EntryContentData)
+	if err != nil {
+		return nil, err
+	}
+	deletes, err := s.dataFiles(c.AddDeletes, iceberg.EntryContentPosDeletes)
+	if err != nil {
+		return nil, err
+	}
+	return &change{
+		operation: operationOf(c), add: add, addDeletes: deletes, remove: paths(c.Remove), removeDeletes: paths(c.RemoveDeletes),
+		dataSequence: c.DataSequence, planned: c.Planned,
+	}, nil
 }
 
 // operationOf names the snapshot's operation as Iceberg's Java library does.

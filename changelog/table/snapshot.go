@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 
 	"github.com/apache/iceberg-go"
 	ice "github.com/apache/iceberg-go/table"
@@ -24,6 +25,7 @@ type change struct {
 	tolerant      bool               // files to remove that are not live are left aside; if all are, there is no snapshot
 	mustLive      []string           // data files that must be live; "" is none
 	dataSequence  int64              // of the added data files; 0: the snapshot's own
+	planned       int64              // position deletes after this sequence must not name files to remove; 0: not looked for
 	mergeAll      bool               // merge all manifests
 	summary       map[string]string
 }
@@ -183,6 +185,9 @@ func (s *Store) produce(ctx context.Context, ch *change) (_ *produced, err error
 	if err := p.verify(head); err != nil {
 		return nil, err
 	}
+	if err := p.verifyDeletes(ctx, head); err != nil {
+		return nil, err
+	}
 	fresh, err := p.added()
 	if err != nil {
 		return nil, err
@@ -296,6 +301,55 @@ func (p *producer) verify(head *ice.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// verifyDeletes reports position deletes that came after the plan and may name a file that is to be removed as a conflict.
+// Iceberg's own rewrites do the same: org.apache.iceberg.MergingSnapshotProducer, validateNoNewDeletesForDataFiles.
+func (p *producer) verifyDeletes(ctx context.Context, head *ice.Snapshot) error {
+	ch := p.change
+	if ch.planned == 0 || len(ch.remove) == 0 || head == nil || head.SequenceNumber <= ch.planned {
+		return nil
+	}
+	for e, err := range p.store.table.catalog.entries(ctx, head, func(m iceberg.ManifestFile) bool {
+		return m.ManifestContent() == iceberg.ManifestContentDeletes
+	}) {
+		if err != nil {
+			return err
+		}
+		if e.SequenceNum() <= ch.planned || ch.removeDeletes[e.DataFile().FilePath()] {
+			continue
+		}
+		f, err := p.store.fileOf(p.md, e)
+		if err != nil {
+			return err
+		}
+		if named := f.mayDelete(ch.remove); named != "" {
+			return &ConflictError{
+				Table: p.store.table.Name(), Store: p.store.kind, Head: head.SnapshotID,
+				Reason: "delete file " + f.Path + " came after the plan and may delete rows of " + named,
+			}
+		}
+	}
+	return nil
+}
+
+// mayDelete returns one of the data files that a position-delete file may name rows of, or "".
+func (f *File) mayDelete(paths map[string]bool) string {
+	if f.Content != PositionDeletes {
+		return "" // equality deletes apply to what replaces the files, too: it keeps their sequence number
+	}
+	if f.Referenced != "" {
+		if paths[f.Referenced] {
+			return f.Referenced
+		}
+		return ""
+	}
+	for path := range paths {
+		if f.LowerPath <= path && (f.UpperPath == "" || path <= f.UpperPath || strings.HasPrefix(path, f.UpperPath)) {
+			return path
+		}
+	}
+	return ""
 }
 
 // added writes the manifests of the added files.
