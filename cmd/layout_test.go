@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"changelog/datafile": {"changelog", "changelog/mixed"},
 	"changelog/merge":    {"changelog", "changelog/mixed", "changelog/datafile"},
 	"changelog/table":    {"changelog", "changelog/mixed"},
-	"changelog/flush":    {"changelog", "changelog/mixed", "changelog/datafile", "changelog/table", "state"},
+	"changelog/flush":    {"changelog", "changelog/mixed", "changelog/datafile", "changelog/merge", "changelog/table", "state"},
 	"state/keyspace":     {"changelog"},
 	"state":              {"changelog", "state/keyspace"},
 	"logstore":           {"changelog", "state", "state/keyspace"},

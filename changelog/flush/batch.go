@@ -14,7 +14,8 @@ import (
 )
 
 // batch writes the files of one commit: an I file and an ED file for each node that has such rows, ascending by
-// _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file.
+// _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file, and one
+// of position deletes if rows go.
 type batch struct {
 	fs      table.FS
 	path    func(name string) string
@@ -28,6 +29,9 @@ type batch struct {
 	files  []*dataFile // in the order of their making
 	byNode [2][]*dataFile
 	key    []changelog.Value // a row of nulls and a key
+
+	removals removals             // without a key: what the changes take out
+	dead     []datafile.PosDelete // where those rows are in base files
 
 	changes int // those that made rows
 	bytes   int64
@@ -68,13 +72,12 @@ func newBatch(t *table.Table, history changelog.Schemas, buckets int, o datafile
 // add writes the rows of a change. A change with an after image replaces whatever row its key has, so each has a
 // delete row; the pair shares its offset and the delete kills only what is older.
 func (b *batch) add(c *changelog.Change) error {
-	b.bytes += int64(len(c.Key) + len(c.Before) + len(c.After))
 	if c.Op == changelog.OpTruncate {
 		return nil
 	}
 	if len(b.types) == 0 {
-		if c.After == nil {
-			return nil // there is no row that it could name
+		if c.After == nil || c.Seq <= b.removals.truncated || b.removals.cancelled[c.Seq] {
+			return nil // it puts no row in that stays
 		}
 		b.changes++
 		return b.write(inserts, 0, c.After, c.Seq)
@@ -208,27 +211,39 @@ type limits struct {
 // fill writes changes after from until they end or a limit is reached, and returns the SeqNum of the last one and how
 // far the streams that it has seen are applied by then.
 func (b *batch) fill(ctx context.Context, from changelog.SeqNum, changes iter.Seq2[changelog.Change, error], l limits) (changelog.SeqNum, positions, error) {
-	to, seen, n := from, positions{}, 0
+	to, seen, size, err := walk(ctx, from, changes, l, b.add)
+	b.bytes += size
+	return to, seen, err
+}
+
+// walk visits changes after from until they end or a limit is reached. It returns the SeqNum of the last one, how far
+// the streams that it has seen are applied by then, and the bytes of keys and rows.
+func walk(ctx context.Context, from changelog.SeqNum, changes iter.Seq2[changelog.Change, error], l limits, visit func(*changelog.Change) error) (
+	to changelog.SeqNum, seen positions, size int64, err error,
+) {
+	to, seen = from, positions{}
+	n := 0
 	for c, err := range changes {
 		if err != nil {
-			return to, seen, err
+			return to, seen, size, err
 		}
-		if n >= l.rows || b.bytes >= l.bytes {
+		if n >= l.rows || size >= l.bytes {
 			seen.cut(&c.Position)
-			return to, seen, nil
+			return to, seen, size, nil
 		}
 		if c.Seq != to+1 {
-			return to, seen, fmt.Errorf("change %d follows %d in the log: %w", c.Seq, to, changelog.ErrCorrupt)
+			return to, seen, size, fmt.Errorf("change %d follows %d in the log: %w", c.Seq, to, changelog.ErrCorrupt)
 		}
 		if n%1024 == 0 && ctx.Err() != nil {
-			return to, seen, context.Cause(ctx)
+			return to, seen, size, context.Cause(ctx)
 		}
-		if err := b.add(&c); err != nil {
-			return to, seen, err
+		if err := visit(&c); err != nil {
+			return to, seen, size, err
 		}
+		size += int64(len(c.Key) + len(c.Before) + len(c.After))
 		seen.note(&c.Position)
 		to = c.Seq
 		n++
 	}
-	return to, seen, ctx.Err()
+	return to, seen, size, ctx.Err()
 }

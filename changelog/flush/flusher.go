@@ -215,13 +215,20 @@ func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	if f.pending == nil {
-		if err := f.prepare(ctx); err != nil {
-			return 0, err
+	for try := 1; ; try++ {
+		if f.pending == nil {
+			if err := f.prepare(ctx); err != nil {
+				return 0, err
+			}
 		}
-	}
-	if f.pending != nil {
-		if err := f.commit(ctx); err != nil {
+		if f.pending == nil {
+			break
+		}
+		err := f.commit(ctx)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errAgain) || try == maxPrepared {
 			return 0, err
 		}
 	}
@@ -231,6 +238,9 @@ func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
 	}
 	return p.Flushed, nil
 }
+
+// maxPrepared is how often a flush is prepared at once, where the optimizer commits in between.
+const maxPrepared = 4
 
 // prepare writes the files of the next batch. Where the log has no rows it leaves pending nil.
 func (f *Flusher) prepare(ctx context.Context) (err error) {
@@ -268,13 +278,28 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 			err = errors.Join(err, b.abort())
 		}
 	}()
-	to, seen, err := b.fill(ctx, p.Flushed, f.log.Scan(ctx, f.id, p.Flushed, applied), limits{f.o.MaxRows, f.o.MaxBytes})
+	changes, l := f.log.Scan(ctx, f.id, p.Flushed, applied), limits{f.o.MaxRows, f.o.MaxBytes}
+	if !f.lake.Keyed() {
+		if err := b.survey(ctx, p.Flushed, changes, l); err != nil {
+			return fmt.Errorf("flush %s after %d: %w", f.name, p.Flushed, err)
+		}
+	}
+	to, seen, err := b.fill(ctx, p.Flushed, changes, l)
 	if err != nil {
 		return fmt.Errorf("flush %s after %d: %w", f.name, p.Flushed, err)
 	}
 	add, err := b.finish()
 	if err != nil {
 		return fmt.Errorf("flush %s (%d, %d]: %w", f.name, p.Flushed, to, err)
+	}
+	c := table.Commit{
+		FlushMark: table.FlushMark{CommitID: uuid.NewString(), Writer: f.registry.WriterID(), Epoch: f.epoch, From: p.Flushed, To: to},
+		Add:       add,
+	}
+	if !f.lake.Keyed() {
+		if err := f.take(ctx, b, &c); err != nil {
+			return fmt.Errorf("flush %s (%d, %d]: %w", f.name, p.Flushed, to, err)
+		}
 	}
 	f.perChange = max(1, b.bytes/int64(to-p.Flushed)) //nolint:gosec // not negative
 	f.metrics.seconds.WithLabelValues(f.name).Observe(time.Since(started).Seconds())
@@ -284,12 +309,8 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 	if to == applied {
 		at.advance(read)
 	}
-	f.pending = &prepared{batch: b, commit: table.Commit{
-		FlushMark: table.FlushMark{
-			CommitID: uuid.NewString(), Writer: f.registry.WriterID(), Epoch: f.epoch, From: p.Flushed, To: to, Positions: at.sorted(),
-		},
-		Add: add,
-	}}
+	c.Positions = at.sorted()
+	f.pending = &prepared{batch: b, commit: c}
 	return nil
 }
 
@@ -383,6 +404,14 @@ func (f *Flusher) commit(ctx context.Context) error {
 			err = errors.Join(err, p.batch.abort())
 		}
 		return err
+	case "conflict":
+		err = fmt.Errorf("flush %s (%d, %d]: %w", f.name, p.commit.From, p.commit.To, err)
+		if p.commit.Expect == 0 {
+			return err
+		}
+		// Rows were found on a head that is gone: neither this attempt nor an earlier one can land on it any more.
+		f.pending = nil
+		return errors.Join(errAgain, err, p.batch.abort())
 	case "unknown":
 		p.unknown = true
 		fallthrough
@@ -401,6 +430,9 @@ func (f *Flusher) commit(ctx context.Context) error {
 func (f *Flusher) advance(ctx context.Context, m *table.FlushMark, sequence int64) error {
 	err := f.registry.UpdateProgress(ctx, f.id, func(p *state.Progress) {
 		p.Flushed, p.CommitID, p.ChangeSequence = m.To, m.CommitID, sequence
+		if !f.lake.Keyed() {
+			p.Optimized = m.To // it went to the base store
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("flush %s (%d, %d], progress: %w", f.name, m.From, m.To, err)

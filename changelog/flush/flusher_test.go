@@ -422,35 +422,3 @@ func TestPositions(t *testing.T) {
 		t.Errorf("after a restart: %v", got)
 	}
 }
-
-// TestUnkeyed: a table without a key gets base files.
-func TestUnkeyed(t *testing.T) {
-	w := newWorld(t, 1)
-	n := openNode(t, newDisk())
-	schema := must(changelog.NewSchema([]changelog.Column{{Name: "v", Type: changelog.Primitive(changelog.String)}, {Name: "id", Type: changelog.Primitive(changelog.Long)}}, nil))
-	n.id = must(n.reg.Create(t.Context(), tableName, schema, topicRef, nil)).ID
-	f := must(must(New(n.store, n.reg, w.catalog, Options{BucketRows: 1})).Flusher(n.id))
-	var want, got []string
-	for i := range int64(10) {
-		row := changelog.AppendRow(nil, schema, []changelog.Value{{B: fmt.Appendf(nil, "v%d", i)}, {I: i}})
-		must(n.store.Append(t.Context(), changelog.Append{Tables: []changelog.TableAppend{{Table: n.id, Changes: []changelog.Change{
-			{Op: changelog.OpCreate, After: row, Position: changelog.Position{Source: "k", Topic: "t", Offset: i}},
-		}}}}))
-		want = append(want, fmt.Sprint(i, " v", i))
-		if i%4 == 0 {
-			must(f.Flush(t.Context()))
-		}
-	}
-	must(f.Flush(t.Context()))
-	tb := w.load()
-	for row, err := range w.reader(tb).Rows(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, w.text(must(changelog.AppendValues(nil, schema, row.Row))))
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) || w.mark(tb).To != 10 {
-		t.Errorf("got %v up to %d, want %v", got, w.mark(tb).To, want)
-	}
-}

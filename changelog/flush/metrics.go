@@ -8,10 +8,10 @@ import (
 )
 
 type metrics struct {
-	rows, bytes, files, errors *prometheus.CounterVec
-	seconds                    *prometheus.HistogramVec
-	commit                     *prometheus.HistogramVec
-	pending                    *prometheus.GaugeVec
+	rows, bytes, files, errors, missing *prometheus.CounterVec
+	seconds                             *prometheus.HistogramVec
+	commit                              *prometheus.HistogramVec
+	pending                             *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -28,6 +28,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"table"}),
 		errors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "firn_flush_errors_total", Help: "Flushes that failed and are tried again.",
+		}, []string{"table"}),
+		missing: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "firn_flush_missing_rows_total", Help: "Rows that changes of tables without a key were to take out and that were not there.",
 		}, []string{"table"}),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "firn_flush_seconds", Help: "Time to read a batch from the log and to write its files, in seconds.",
@@ -46,7 +49,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 func (m *metrics) forget(table string) {
 	for _, v := range []interface{ DeleteLabelValues(...string) bool }{
-		m.rows, m.bytes, m.files, m.errors, m.seconds, m.pending,
+		m.rows, m.bytes, m.files, m.errors, m.missing, m.seconds, m.pending,
 	} {
 		v.DeleteLabelValues(table)
 	}

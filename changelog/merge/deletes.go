@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	mathbits "math/bits"
 
 	"firn/changelog"
 	"firn/changelog/datafile"
@@ -117,6 +118,17 @@ func (b *bits) set(i int64) {
 		*b = append(*b, 0)
 	}
 	(*b)[i>>6] |= 1 << (i & 63)
+}
+
+// count returns how many rows are in the set; none if b is nil.
+func (b *bits) count() (n int64) {
+	if b == nil {
+		return 0
+	}
+	for _, word := range *b {
+		n += int64(mathbits.OnesCount64(word))
+	}
+	return n
 }
 
 // loadPositions returns the deleted rows of each of the data files, a bit a row. A position delete concerns data that

@@ -86,6 +86,10 @@ type Row struct {
 	Seq changelog.SeqNum // of the change that wrote it; 0: not known (base rows, foreign change files)
 	Key changelog.Key    // nil where the table has no key
 	Row changelog.Row    // of the Reader's schema
+
+	// File and Ordinal are where the row lies; empty for a row of a tail.
+	File    string
+	Ordinal int64
 }
 
 // Reader reads one Snapshot of one table. It holds nothing open between calls. Safe for concurrent use.

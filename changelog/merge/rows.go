@@ -28,6 +28,21 @@ func (r *Reader) Base(ctx context.Context) iter.Seq2[Row, error] {
 	return base.Rows(ctx)
 }
 
+// BaseCount returns how many rows Base yields. It reads position deletes only.
+func (r *Reader) BaseCount(ctx context.Context) (int64, error) {
+	n := int64(0)
+	for _, t := range plan(&Snapshot{Base: r.snap.Base, Deletes: r.snap.Deletes}) {
+		positions, err := r.loadPositions(ctx, t.positions, t.data)
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range t.data {
+			n += f.Records - positions[f.Path].count()
+		}
+	}
+	return n, nil
+}
+
 // rows makes an iterator of a walk.
 func (r *Reader) rows(ctx context.Context, walk func(func(Row) error) error) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
@@ -91,7 +106,7 @@ func (m *merger) row(row *fileRow) error {
 		return nil
 	}
 	schema := m.r.schema
-	out := Row{}
+	out := Row{File: m.file.Path, Ordinal: row.ordinal}
 	if len(schema.Key) > 0 {
 		m.key = appendKey(m.key[:0], schema, row.values)
 		if !m.outer.has(m.key) || !m.inner.has(m.key) {

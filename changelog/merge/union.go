@@ -2,6 +2,7 @@ package merge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -19,7 +20,8 @@ type Tail struct {
 }
 
 // Union yields the table's rows as they are with the tail applied: the merged rows of keys that the tail does not touch
-// and the last row of each key that it does. Each key comes once. An error comes last.
+// and the last row of each key that it does. Each key comes once; without a key the tail is folded as a changelog.Bag. An
+// error comes last.
 //
 // Memory: as Rows, and the keys and last rows of the tail, at most Options.MaxKeys at once: with a longer tail, all
 // files and the tail are read several times.
@@ -27,6 +29,12 @@ func (r *Reader) Union(ctx context.Context, tail Tail) iter.Seq2[Row, error] {
 	return r.rows(ctx, func(visit func(Row) error) error {
 		s := newShare(passesFor(int64(tail.To-tail.From), r.o.MaxKeys)) //nolint:gosec // a number of changes
 		for ; s.pass < s.passes; s.pass++ {
+			if len(r.schema.Key) == 0 {
+				if err := r.unionBag(ctx, tail, &s, visit); err != nil {
+					return err
+				}
+				continue
+			}
 			last, err := r.loadTail(tail, &s)
 			if err != nil {
 				return fmt.Errorf("log (%d, %d]: %w", tail.From, tail.To, err)
@@ -79,4 +87,60 @@ func (r *Reader) loadTail(tail Tail, s *share) (map[string]Row, error) {
 		last[string(c.Key)] = row
 	}
 	return last, nil
+}
+
+// unionBag is one pass of Union for a table without a key: over the rows in s.
+func (r *Reader) unionBag(ctx context.Context, tail Tail, s *share, visit func(Row) error) error {
+	bag, err := r.loadBag(tail, s)
+	if err != nil {
+		return fmt.Errorf("log (%d, %d]: %w", tail.From, tail.To, err)
+	}
+	err = r.merge(ctx, newShare(1), func(row Row) error {
+		if !s.has(changelog.Key(row.Row)) || !bag.Keeps(row.Row) {
+			return nil
+		}
+		return visit(row)
+	})
+	for row, n := range bag.Added {
+		for ; n > 0 && err == nil; n-- {
+			err = visit(Row{Row: changelog.Row(row)})
+		}
+	}
+	return err
+}
+
+func (r *Reader) loadBag(tail Tail, s *share) (bag changelog.Bag, err error) {
+	if tail.Changes == nil || tail.To <= tail.From {
+		return bag, nil
+	}
+	p := datafile.NewProjector(tail.Schemas, r.schema)
+	var buf []byte
+	image := func(row changelog.Row, do func([]byte)) error {
+		if row == nil {
+			return nil
+		}
+		values, err := p.Values(row)
+		if err != nil {
+			return err
+		}
+		if buf = changelog.AppendRow(buf[:0], r.schema, values); s.has(buf) {
+			do(buf)
+		}
+		return nil
+	}
+	for c, err := range tail.Changes {
+		switch {
+		case err != nil:
+			return bag, err
+		case c.Seq <= tail.From || c.Seq > tail.To:
+			continue
+		case c.Op == changelog.OpTruncate:
+			bag.Truncate()
+			continue
+		}
+		if err := errors.Join(image(c.Before, bag.Take), image(c.After, bag.Add)); err != nil {
+			return bag, fmt.Errorf("change %d: %w", c.Seq, err)
+		}
+	}
+	return bag, nil
 }
