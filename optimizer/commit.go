@@ -28,8 +28,8 @@ type owner struct {
 // propType is the summary key that tells what kind of optimizing made a snapshot.
 const propType = "firn.optimize"
 
-// commit publishes what a task wrote: one commit of the base store, only on the snapshot that was planned on. If it
-// certainly did not happen the new files are removed; if its outcome stays unknown they stay (P2).
+// commit publishes what a task wrote: one commit of the base store, only on the snapshot that was planned on; without a key
+// on any one in which the task's files are live and have lost no more rows. If it certainly did not happen the new files are removed; if its outcome stays unknown they stay (P2).
 func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c table.BaseCommit) (table.Snapshot, error) {
 	c.ID, c.Writer, c.Epoch = rand.Text(), who.writer, who.epoch // P2, P3
 	c.Summary = map[string]string{"snapshot.producer": "OPTIMIZE", propType: t.String()}
@@ -38,6 +38,9 @@ func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c tab
 		c.Expect = s.ID
 		if c.Replace {
 			c.DataSequence = s.Sequence
+		}
+		if !l.t.Keyed() {
+			c.Expect, c.Planned = 0, s.Sequence // flushes commit to the base store, too: they are no reason to plan again
 		}
 	}
 	for _, f := range out.files {

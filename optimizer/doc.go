@@ -1,4 +1,4 @@
-// Package optimizer presses the change files of keyed mixed tables into base files and keeps the base files few, large
+// Package optimizer presses the change files of mixed tables into base files and keeps the base files few, large
 // and clean:
 //
 //	minor   change files ──► base files + position deletes         the base store catches up
@@ -11,6 +11,10 @@
 // snapshot that was planned on), and then move the position index, in one synced batch that names the new snapshot. A
 // crash between the last two leaves an index of another snapshot than the table's; it is built again from the base store's
 // key columns before the next merge, and so it is after a commit of somebody else.
+//
+// A table without a key has no change files and no index: its flushes go to the base store, beside a rewrite that is under
+// way. So a rewrite is committed on whatever snapshot is there, as long as its files are live and no delete has come for
+// them since.
 //
 // A merge reads O(changes): the index says where the base rows of the changed keys are, no base file is read. All bulk
 // work is on Arrow batches; no row is decoded but its key.

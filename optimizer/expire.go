@@ -60,7 +60,7 @@ func (o *Optimizer) expire(ctx context.Context, l *lake, s *tableState, dryRun b
 		}
 		o.metrics.expired.WithLabelValues("change").Add(float64(len(dead)))
 	}
-	for _, store := range []*table.Store{l.t.Base(), l.t.Change()} {
+	for _, store := range l.t.Stores() {
 		x, err := l.t.ExpireSnapshots(ctx, store, l.rules.KeepSnapshots, l.rules.KeepAge)
 		e.Snapshots, e.Files, e.Bytes = e.Snapshots+x.Snapshots, e.Files+x.Files, e.Bytes+x.Bytes
 		if err != nil {

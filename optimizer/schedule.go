@@ -73,9 +73,6 @@ func (o *Optimizer) due(now time.Time) (next *tableState) {
 	var oldest time.Time
 	for _, entry := range tables {
 		names[entry.Name] = true
-		if !entry.Keyed() {
-			continue
-		}
 		s := o.state(entry.Name)
 		if s.busy || now.Before(s.nextTry) {
 			continue

@@ -37,9 +37,6 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the table
 	}
-	if !t.Keyed() {
-		return nil, fmt.Errorf("optimize %s: it has no key: %w", name, table.ErrUnsupported)
-	}
 	l := &lake{t: t, schema: t.Schemas().Current(), base: map[string]DataFile{}, files: map[string]table.File{}, counts: map[string]deleteCounts{}}
 	properties := t.Base().Properties()
 	maps.Copy(properties, props)
@@ -111,6 +108,9 @@ func (l *lake) listBase(ctx context.Context, o datafile.Options, known map[strin
 }
 
 func (l *lake) listChange(ctx context.Context) error {
+	if !l.t.Keyed() {
+		return nil
+	}
 	files, err := l.t.Change().Files(ctx)
 	if err != nil {
 		return err //nolint:wrapcheck // it names the store
@@ -153,9 +153,12 @@ func (l *lake) deadDeletes(gone map[string]bool) (dead []table.File) {
 }
 
 // changeTimes returns when the commits of the change store happened, by snapshot id, and the time of the oldest one that
-// is kept.
+// is kept. A table without a key has none.
 func (l *lake) changeTimes() (times map[int64]time.Time, oldest time.Time) {
 	times = map[int64]time.Time{}
+	if !l.t.Keyed() {
+		return times, oldest
+	}
 	for _, s := range l.t.Change().Snapshots() {
 		at := time.UnixMilli(s.TimeMS)
 		times[s.ID] = at

@@ -64,7 +64,9 @@ func (t *Table) Base() *Store { return t.base }
 // Change returns the change store, or nil for a table without a key.
 func (t *Table) Change() *Store { return t.change }
 
-// stores returns the stores, base first.
+// Stores returns the stores, base first.
+func (t *Table) Stores() []*Store { return t.stores() }
+
 func (t *Table) stores() []*Store {
 	if t.change == nil {
 		return []*Store{t.base}
