@@ -68,7 +68,9 @@ func (w *worker) report(r *Record, ev *decode.Event) {
 	}
 	w.park(r, reason, strings.Join(details, "; "), true)
 	p := &w.batch.parked[len(w.batch.parked)-1]
-	p.Table, p.Key = w.last.table.ID, w.keep(w.key)
+	if p.Table = w.last.table.ID; len(w.key) > 0 {
+		p.Key = w.keep(w.key)
+	}
 }
 
 // sample reports whether it is time for a report of a column again.

@@ -29,6 +29,26 @@ const (
 	TruncatePark                       // it is parked
 )
 
+// KeylessRule says what becomes of updates and deletes of a table without a key (spec/debezium.md 2.6).
+type KeylessRule uint8
+
+// The rules.
+const (
+	KeylessAppend  KeylessRule = iota // an update adds its new row, and the old one stays; a delete is parked
+	KeylessReject                     // both are parked
+	KeylessFullRow                    // one row that is equal to the old one goes; parked where the old one is not known, or order is not
+)
+
+// ResnapshotRule says what becomes of a snapshot that comes again for a table without a key: all its rows would be there
+// twice.
+type ResnapshotRule uint8
+
+// The rules.
+const (
+	ResnapshotStop   ResnapshotRule = iota // the partition stops before it
+	ResnapshotReload                       // the table is emptied first
+)
+
 // Route says which table a topic feeds, and how its records are read.
 type Route struct {
 	// Topic is an anchored regular expression. Required.
@@ -40,6 +60,10 @@ type Route struct {
 	Key KeyRule
 	// Columns are the key columns for KeyColumns.
 	Columns []string
+	// Keyless is what updates and deletes become where there is no key. Default: rows are only added.
+	Keyless KeylessRule
+	// Resnapshot is what a second snapshot of a table without a key becomes. Default: a stop.
+	Resnapshot ResnapshotRule
 	// Truncate is what a truncate becomes. Default: it is applied where that is safe.
 	Truncate TruncateRule
 	// KeepRepeats turns off the filter of events that a connector sends again (spec/debezium.md 2.4).
@@ -87,7 +111,10 @@ type router struct {
 func newRouter(routes []Route) *router {
 	r := &router{routes: append([]Route(nil), routes...)}
 	for i := range r.routes {
-		r.routes[i].Decode.EnsureDefaults()
+		d := &r.routes[i].Decode
+		d.EnsureDefaults()
+		d.NoKey = r.routes[i].Key == KeyNone
+		d.TrustKeyless = r.routes[i].Keyless == KeylessFullRow
 		r.patterns = append(r.patterns, regexp.MustCompile("^(?:"+r.routes[i].Topic+")$"))
 	}
 	return r

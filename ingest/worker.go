@@ -26,10 +26,13 @@ type worker struct {
 	state   *partitionState
 	acks    *acknowledger
 
-	filter    *identities // nil: repeats are kept
-	connector string      // source.name of the events, and
-	epoch     int         // the epoch of it that the filter's memory is of
-	streaming bool        // events that are not of a snapshot have been read
+	filter     *identities // nil: repeats are kept
+	connector  string      // source.name of the events, and
+	epoch      int         // the epoch of it that the filter's memory is of
+	streaming  bool        // events that are not of a snapshot have been read
+	rows       rowsBefore  // what the partition's last row was: for tables without a key
+	partitions int         // of the topic, when it was asked for; 0: it was not
+	twice      bool        // it was said that repeats of such a table cannot be told from rows
 
 	next      int64  // all before is in the batch or submitted
 	warmUntil int64  // records before are only remembered
@@ -87,6 +90,9 @@ func (r *runner) newWorker(s Stream) (*worker, error) {
 	}
 	if !known {
 		next = s.Begin()
+	}
+	if known {
+		w.rows = rowsUnknown
 	}
 	w.next, w.warmUntil = next, next
 	return w, nil
@@ -216,11 +222,12 @@ func (w *worker) remember(r *Record) {
 		w.member.topic.learn(schema)
 		w.keySchema = append(w.keySchema[:0], schema...)
 	}
-	if w.filter == nil {
-		return
-	}
 	ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
 	if err != nil || ev.Kind.Skip() {
+		return
+	}
+	w.rows.note(ev)
+	if w.filter == nil {
 		return
 	}
 	if w.follow(ev) {
@@ -298,10 +305,6 @@ func (w *worker) event(ctx context.Context, r *Record, ev *decode.Event) error {
 			return nil //nolint:nilerr // a rejection is an outcome, not an error
 		}
 	}
-	if len(ev.Key) == 0 || w.target.Key == KeyNone {
-		w.reject(r, decode.ReasonKeyMissing, "tables without a key are not supported yet", nil)
-		return nil
-	}
 	b := w.last
 	if b == nil || b.shape != ev.Shape || b.rejected != nil {
 		var err error
@@ -312,6 +315,9 @@ func (w *worker) event(ctx context.Context, r *Record, ev *decode.Event) error {
 	if b.rejected != nil {
 		w.reject(r, b.rejected.Reason, b.rejected.Detail, ev.TableKey)
 		return nil //nolint:nilerr // as above
+	}
+	if len(ev.Shape.Key) == 0 {
+		return w.keylessChange(ctx, r, ev, b)
 	}
 	return w.change(ctx, r, ev, b)
 }

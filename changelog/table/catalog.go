@@ -337,7 +337,7 @@ func (c *Catalog) Drop(ctx context.Context, name string, purge bool) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		if err := c.backend.drop(ctx, s.id); err != nil {
 			return err
 		}
@@ -345,7 +345,7 @@ func (c *Catalog) Drop(ctx context.Context, name string, purge bool) error {
 	if !purge {
 		return nil
 	}
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		if err := c.fs.removeAll(s.Location()); err != nil {
 			return err
 		}

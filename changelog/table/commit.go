@@ -216,7 +216,7 @@ func (t *Table) RewriteManifests(ctx context.Context, s *Store, most int) error 
 
 // SetProperties changes properties of both stores, base first; an empty value removes one.
 func (t *Table) SetProperties(ctx context.Context, set map[string]string) error {
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		_, err := s.commit(ctx, plan{build: func(context.Context, *Store) (edit, error) {
 			return edit{properties: set}, nil
 		}})
@@ -239,7 +239,7 @@ func (t *Table) ClaimEpoch(ctx context.Context, writer string, atLeast changelog
 		return 0, err
 	}
 	epoch = max(epoch+1, atLeast)
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		_, err := s.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
 			have, err := epochOf(s.loaded.metadata.Properties())
 			if err != nil {
@@ -272,7 +272,7 @@ func (t *Table) SyncSchemasUnder(ctx context.Context, history changelog.Schemas,
 
 func (t *Table) syncSchemas(ctx context.Context, history changelog.Schemas, p plan) error {
 	for _, want := range history {
-		for _, s := range t.stores() {
+		for _, s := range t.Stores() {
 			if err := s.syncSchema(ctx, want, p); err != nil {
 				return fmt.Errorf("schema %d of %s: %w", want.ID, s.id, err)
 			}

@@ -133,7 +133,7 @@ func (c *Catalog) collect(ctx context.Context, m iceberg.ManifestFile, files map
 // unreferenced returns those of the candidates, sorted, that no snapshot of either store names. It looks at the stores as
 // they are now, after the expiry; a commit that lands meanwhile names new files only, or ones that its head names, too.
 func (t *Table) unreferenced(ctx context.Context, candidates map[string]bool) ([]string, error) {
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		now, err := s.reload(ctx)
 		if err != nil {
 			return nil, err
@@ -148,7 +148,7 @@ func (t *Table) unreferenced(ctx context.Context, candidates map[string]bool) ([
 	}
 	paths := make([]string, 0, len(candidates))
 	for _, path := range slices.Sorted(maps.Keys(candidates)) {
-		if slices.ContainsFunc(t.stores(), func(s *Store) bool { return strings.HasPrefix(path, s.Location()+"/") }) {
+		if slices.ContainsFunc(t.Stores(), func(s *Store) bool { return strings.HasPrefix(path, s.Location()+"/") }) {
 			paths = append(paths, path) // else not in our directories: somebody else's
 		}
 	}

@@ -34,13 +34,13 @@ func (t *Table) RemoveOrphans(ctx context.Context, age time.Duration) (Expired, 
 // before a time: what crashes and refused commits have left. Only files of the kinds that tables have are looked at.
 func (t *Table) Orphans(ctx context.Context, before time.Time) ([]string, error) {
 	candidates := map[string]bool{}
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		if err := t.catalog.fs.old(ctx, s.Location(), before, candidates); err != nil {
 			return nil, err
 		}
 	}
 	// Listed first, asked second: what was committed in between is not taken for an orphan.
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		now, err := s.reload(ctx)
 		if err != nil {
 			return nil, err

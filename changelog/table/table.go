@@ -65,9 +65,7 @@ func (t *Table) Base() *Store { return t.base }
 func (t *Table) Change() *Store { return t.change }
 
 // Stores returns the stores, base first.
-func (t *Table) Stores() []*Store { return t.stores() }
-
-func (t *Table) stores() []*Store {
+func (t *Table) Stores() []*Store {
 	if t.change == nil {
 		return []*Store{t.base}
 	}
@@ -96,7 +94,7 @@ func (t *Table) Merged(f File) bool {
 // Epoch returns the epoch that owns the table; 0: none was claimed.
 func (t *Table) Epoch() (changelog.Epoch, error) {
 	var epoch changelog.Epoch
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		e, err := epochOf(s.loaded.metadata.Properties())
 		if err != nil {
 			return 0, err

@@ -61,6 +61,8 @@ type SourceConfig struct {
 	Placeholder       string        `yaml:"placeholder" doc:"the connector's unavailable.value.placeholder"`
 	ReplayFilter      string        `yaml:"replay_filter" doc:"exact, off"`
 	ReplayWindow      int           `yaml:"replay_window" doc:"events a partition remembers to recognise repeats"`
+	Keyless           string        `yaml:"keyless" doc:"updates and deletes of tables without a key. append: an update adds its new row, a delete is parked; reject_changes: both are parked; full_row: one row equal to the old one goes (topics of one partition; else parked)"`
+	KeylessResnapshot string        `yaml:"keyless_resnapshot" doc:"a second snapshot of a table without a key. stop: the partition stops; reload: the table is emptied first (topics of one partition)"`
 	OnTruncate        string        `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
 	Infinity          string        `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
 	MaxRecordBytes    Size          `yaml:"max_record_bytes" doc:"a larger record is parked"`
@@ -102,9 +104,10 @@ type FileConfig struct {
 
 // RouteConfig sends topics to a table.
 type RouteConfig struct {
-	Topic string   `yaml:"topic" doc:"anchored regular expression"`
-	Table string   `yaml:"table" doc:"namespace.table; $1 is the expression's first group"`
-	Key   keyRoute `yaml:"key" doc:"message: the message key's columns; or a list of columns"`
+	Topic   string   `yaml:"topic" doc:"anchored regular expression"`
+	Table   string   `yaml:"table" doc:"namespace.table; $1 is the expression's first group"`
+	Keyless string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
+	Key     keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
 }
 
 // keyRoute is `message`, `none` or a list of column names.
@@ -228,7 +231,7 @@ func defaultConfig() *Config {
 func defaultSource() SourceConfig {
 	return SourceConfig{
 		Topics: []string{".*"}, Format: "json", Schema: "auto", Shape: "envelope", Identity: "auto",
-		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, OnTruncate: "apply", Infinity: "null",
+		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
 }
@@ -343,6 +346,8 @@ func (s *SourceConfig) validate(path string, bad func(string, string, ...any), o
 	oneOf(path+".shape", s.Shape, "envelope")
 	oneOf(path+".identity", s.Identity, "auto", "full", "default")
 	oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
+	oneOf(path+".keyless", s.Keyless, "append", "reject_changes", "full_row")
+	oneOf(path+".keyless_resnapshot", s.KeylessResnapshot, "stop", "reload")
 	oneOf(path+".on_truncate", s.OnTruncate, "apply", "ignore")
 	oneOf(path+".infinity", s.Infinity, "null", "clamp", "reject")
 	if s.ReplayWindow < 0 || s.ReplayWindow > 10_000_000 {
@@ -356,8 +361,8 @@ func (s *SourceConfig) validate(path string, bad func(string, string, ...any), o
 		if strings.Count(r.Table, ".") != 1 {
 			bad(at+".table", "%q is not namespace.table", r.Table)
 		}
-		if r.Key.Mode == "none" {
-			bad(at+".key", "none: tables without a key are not built yet")
+		if r.Keyless != "" {
+			oneOf(at+".keyless", r.Keyless, "append", "reject_changes", "full_row")
 		}
 	}
 }

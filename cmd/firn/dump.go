@@ -113,12 +113,18 @@ func (s *stores) dump(ctx context.Context, name string, f dumpFlags, add func(li
 	if err != nil {
 		return lakeError(err)
 	}
+	if f.from == "union" && !t.Keyed() {
+		return s.dumpBag(ctx, t, f.columns, add)
+	}
 	if f.from == "union" {
 		return s.dumpUnion(ctx, t, f.columns, add)
 	}
 	r, schema, err := reader(ctx, t, nil, f.snapshot, f.from)
 	if err != nil {
 		return lakeError(err)
+	}
+	if f.from == "change" && !t.Keyed() {
+		return &exitError{exitNo, fmt.Errorf("dump: table %s has no key, and so no change store: its changes are in the log (firn tail)", name)}
 	}
 	if f.from == "change" {
 		return dumpChanges(ctx, r, schema, f.columns, add)

@@ -53,11 +53,14 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 		}
 	}
 	s.log.InfoContext(ctx, "restoring table from the lake", "table", name, "seq", r.Progress.Flushed)
+	rows := 0
+	if !t.Keyed() { // it has no current rows: schema and positions are all
+		return s.registry.UpdateProgress(ctx, entry.ID, func(p *state.Progress) { p.Rebuilding = false })
+	}
 	lake, _, err := reader(ctx, t, nil, 0, "")
 	if err != nil {
 		return err
 	}
-	rows := 0
 	if err := s.store.PutRows(ctx, entry.ID, restoredRows(lake.Rows(ctx), r, &rows)); err != nil {
 		return err
 	}

@@ -126,19 +126,12 @@ func (s *stores) lakeTable(ctx context.Context, name string) (d tableAnswer, err
 			}})
 		}
 	}
-	for _, store := range storesOf(t) {
+	for _, store := range t.Stores() {
 		if d.Stores[store.Kind()], err = storeStatus(ctx, store); err != nil {
 			return d, err
 		}
 	}
 	return d, nil
-}
-
-func storesOf(t *table.Table) []*table.Store {
-	if t.Change() == nil {
-		return []*table.Store{t.Base()}
-	}
-	return []*table.Store{t.Base(), t.Change()}
 }
 
 // storeStatus sums the files of a store up by kind.
@@ -302,7 +295,7 @@ type fileLine struct {
 func listFiles(ctx context.Context, w io.Writer, t *table.Table, asJSON bool) error {
 	out := newColumns(w, "STORE", "KIND", "ROWS", "BYTES", "SEQUENCE", "NODE", "CHANGES", "MERGED", "FILE")
 	lines := json.NewEncoder(w)
-	for _, store := range storesOf(t) {
+	for _, store := range t.Stores() {
 		files, err := store.Files(ctx)
 		if err != nil {
 			return err
@@ -358,7 +351,7 @@ func newTableSnapshotsCmd(e *env) *cobra.Command {
 func listSnapshots(w io.Writer, t *table.Table, asJSON bool) error {
 	out := newColumns(w, "STORE", "SEQUENCE", "SNAPSHOT", "TIME", "OPERATION", "CHANGES", "COMMIT")
 	lines := json.NewEncoder(w)
-	for _, store := range storesOf(t) {
+	for _, store := range t.Stores() {
 		for _, sn := range store.Snapshots() {
 			if asJSON {
 				if err := lines.Encode(map[string]any{

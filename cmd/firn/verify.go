@@ -27,7 +27,8 @@ func newVerifyCmd(e *env) *cobra.Command {
 		Short: "Prove that log, lookups and lake hold the same rows, and that the lake is what its metadata says",
 		Long: `Verify checks tables from the outside, a line a check (P8):
 
-  rows          base and change files with the log's tail on top are the rows that lookups answer from
+  rows          base and change files with the log's tail on top are the rows that lookups answer from; without a key:
+                the base store of an earlier flush with the log's changes on top is the base store as it is
   statistics    row counts and sizes in the manifests are those of the files
   references    no file of a snapshot is missing; no other file lies in the table's directories
   positions     flushes follow each other without a gap; positions never go back; log, change store, base store in order
@@ -138,6 +139,7 @@ func (v *verifier) run(ctx context.Context, names []string) error {
 			when bool
 		}{
 			{"rows", v.checkRows, t.log != nil && len(t.keys) > 0},
+			{"rows", v.checkBag, t.log != nil && len(t.keys) == 0 && t.lake != nil},
 			{"log", v.checkLog, v.deep && t.log != nil && len(t.keys) > 0},
 			{"statistics", v.checkStatistics, t.lake != nil},
 			{"data", v.checkData, v.deep && t.lake != nil},

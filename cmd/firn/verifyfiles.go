@@ -27,7 +27,7 @@ import (
 // checkStatistics: rows and bytes that the manifests tell of each live file are those of the file and its footer.
 func (v *verifier) checkStatistics(ctx context.Context, t *verified, c *check) error {
 	var files, rows, size int64
-	for _, store := range storesOf(t.lake) {
+	for _, store := range t.lake.Stores() {
 		live, err := store.Files(ctx)
 		if err != nil {
 			return err
@@ -75,7 +75,7 @@ func footer(t *table.Table, f table.File) (rows, size int64, err error) {
 func (v *verifier) checkData(ctx context.Context, t *verified, c *check) error {
 	var files, rows, deletes int64
 	records := map[string]int64{} // rows of base files, by path
-	for _, store := range storesOf(t.lake) {
+	for _, store := range t.lake.Stores() {
 		live, err := store.Files(ctx)
 		if err != nil {
 			return err
@@ -230,7 +230,7 @@ var ownName = regexp.MustCompile(`^(?:\d+-(?:B|I|ED|PD)-\d+-\d+-\d+-\d+-\d+\.par
 func (v *verifier) checkReferences(ctx context.Context, t *verified, c *check) error {
 	var there, young int
 	named := map[string]bool{}
-	for _, store := range storesOf(t.lake) {
+	for _, store := range t.lake.Stores() {
 		if err := addReferences(ctx, store, t.lake.FS(), named); err != nil {
 			return err
 		}
@@ -243,7 +243,7 @@ func (v *verifier) checkReferences(ctx context.Context, t *verified, c *check) e
 			c.differ("missing: %s", path)
 		}
 	}
-	for _, store := range storesOf(t.lake) {
+	for _, store := range t.lake.Stores() {
 		err := filepath.WalkDir(localPath(store.Location()), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return ignoreGone(err)
@@ -284,8 +284,8 @@ func ignoreGone(err error) error {
 }
 
 func sameMetadata(a, b *table.Table) bool {
-	for i, s := range storesOf(a) {
-		if s.MetadataLocation() != storesOf(b)[i].MetadataLocation() {
+	for i, s := range a.Stores() {
+		if s.MetadataLocation() != b.Stores()[i].MetadataLocation() {
 			return false
 		}
 	}

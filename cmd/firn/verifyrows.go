@@ -26,7 +26,7 @@ func (v *verifier) checkRows(ctx context.Context, t *verified, c *check) (err er
 			return err
 		}
 	}
-	_, schema, err := v.asked(ctx, t.name)
+	_, schema, err := v.stores.asked(ctx, t.name)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (v *verifier) checkRows(ctx context.Context, t *verified, c *check) (err er
 
 // checkLog: what the log's changes left of their keys is what the index has.
 func (v *verifier) checkLog(ctx context.Context, t *verified, c *check) (err error) {
-	answer, schema, err := v.asked(ctx, t.name)
+	answer, schema, err := v.stores.asked(ctx, t.name)
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,8 @@ func (v *verifier) checkLog(ctx context.Context, t *verified, c *check) (err err
 }
 
 // asked returns what the log's side says of a table now, and its schema.
-func (v *verifier) asked(ctx context.Context, name string) (tableAnswer, *changelog.Schema, error) {
-	answer, err := v.stores.client.table(ctx, name)
+func (s *stores) asked(ctx context.Context, name string) (tableAnswer, *changelog.Schema, error) {
+	answer, err := s.client.table(ctx, name)
 	if err != nil {
 		return answer, nil, err
 	}

@@ -35,8 +35,14 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	for _, r := range s.Routes {
 		route := newRoute(s)
 		route.Topic, route.Table = r.Topic, r.Table
-		if r.Key.Mode == "columns" {
+		switch r.Key.Mode {
+		case "columns":
 			route.Key, route.Columns = ingest.KeyColumns, r.Key.Columns
+		case "none":
+			route.Key = ingest.KeyNone
+		}
+		if r.Keyless != "" {
+			route.Keyless = keylessRule(r.Keyless)
 		}
 		in.Routes = append(in.Routes, route)
 	}
@@ -106,6 +112,10 @@ func (c SASLConfig) mechanism() (sasl.Mechanism, error) {
 // newRoute returns the reading rules of a source, without a topic.
 func newRoute(s SourceConfig) ingest.Route {
 	r := ingest.Route{KeepRepeats: s.ReplayFilter == "off"}
+	r.Keyless = keylessRule(s.Keyless)
+	if s.KeylessResnapshot == "reload" {
+		r.Resnapshot = ingest.ResnapshotReload
+	}
 	if s.OnTruncate == "ignore" {
 		r.Truncate = ingest.TruncateIgnore
 	}
@@ -129,6 +139,17 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Decode.Infinity = decode.InfinityReject
 	}
 	return r
+}
+
+func keylessRule(name string) ingest.KeylessRule {
+	switch name {
+	case "reject_changes":
+		return ingest.KeylessReject
+	case "full_row":
+		return ingest.KeylessFullRow
+	default:
+		return ingest.KeylessAppend
+	}
 }
 
 // ingestLog is the LogStore as the pipeline sees it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 
 	"firn/changelog"
 	"firn/changelog/flush"
@@ -30,7 +31,7 @@ func (c changeFiles) Oldest(ctx context.Context, t *state.Table) (changelog.SeqN
 	if errors.Is(err, table.ErrNotFound) {
 		return 0, false, nil
 	}
-	if err != nil {
+	if err != nil || !lake.Keyed() { // base files do not tell which change a row is of
 		return 0, false, err
 	}
 	files, err := lake.Change().Files(ctx)
@@ -51,7 +52,10 @@ func (c changeFiles) Scan(ctx context.Context, t *state.Table, from, to changelo
 	return func(yield func(changelog.Change, error) bool) {
 		lake, err := c.catalog.Load(ctx, t.Name)
 		var files *merge.Reader
-		if err == nil {
+		switch {
+		case err == nil && !lake.Keyed():
+			err = fmt.Errorf("%s has no change files: %w", t.Name, logstore.ErrTrimmed)
+		case err == nil:
 			files, _, err = reader(ctx, lake, nil, 0, "")
 		}
 		if err != nil {
@@ -103,10 +107,49 @@ func sourceError(err error) error {
 }
 
 // lakeStatus tells what the lake has of a table.
-type lakeStatus struct{ catalog *table.Catalog }
+type lakeStatus struct {
+	catalog *table.Catalog
+	mu      sync.Mutex
+	counts  map[changelog.TableID]baseCount
+}
+
+// baseCount is how many rows a snapshot of a base store has.
+type baseCount struct{ snapshot, rows int64 }
+
+// BaseRows implements httpapi.Lake.
+func (l *lakeStatus) BaseRows(ctx context.Context, t *state.Table) (int64, error) {
+	lake, err := l.catalog.Load(ctx, t.Name)
+	if errors.Is(err, table.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	last, ok := l.counts[t.ID]
+	l.mu.Unlock()
+	now := baseCount{snapshot: lake.Base().SnapshotID()}
+	if ok && last.snapshot == now.snapshot {
+		return last.rows, nil
+	}
+	r, _, err := reader(ctx, lake, nil, 0, "base")
+	if err == nil {
+		now.rows, err = r.BaseCount(ctx)
+	}
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.counts == nil {
+		l.counts = map[changelog.TableID]baseCount{}
+	}
+	l.counts[t.ID] = now
+	return now.rows, nil
+}
 
 // Stores implements httpapi.Lake.
-func (l lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]httpapi.StoreStatus, error) {
+func (l *lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]httpapi.StoreStatus, error) {
 	lake, err := l.catalog.Load(ctx, t.Name)
 	if errors.Is(err, table.ErrNotFound) { // nothing is flushed yet
 		return map[string]httpapi.StoreStatus{}, nil
@@ -115,7 +158,7 @@ func (l lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]http
 		return nil, err
 	}
 	out := map[string]httpapi.StoreStatus{}
-	for _, store := range storesOf(lake) {
+	for _, store := range lake.Stores() {
 		if out[store.Kind()], err = storeStatus(ctx, store); err != nil {
 			return nil, err
 		}

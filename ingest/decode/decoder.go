@@ -114,7 +114,7 @@ func (d *Decoder) decode(r *Record) bool {
 	case Change:
 		return d.change(r)
 	case Truncate:
-		d.identify(r, nil)
+		d.identify(r, nil, false)
 		return true
 	default:
 		return true
@@ -140,7 +140,7 @@ func (d *Decoder) kindOfName(topic string) Kind {
 }
 
 func (d *Decoder) noKey(key []byte) bool {
-	return key == nil || d.o.NullKey != "" && string(key) == d.o.NullKey
+	return key == nil || d.o.NoKey || d.o.NullKey != "" && string(key) == d.o.NullKey
 }
 
 // document reads a value that is not null.
@@ -271,9 +271,9 @@ func (d *Decoder) change(r *Record) bool {
 		d.ev.After, d.ev.Placeholders = d.after, d.marks
 	}
 	d.ev.Key = d.key
-	d.readBefore(row, shape)
+	d.readBefore(r, row, shape)
 	d.otherKeys(r.Headers, key)
-	d.identify(r, key)
+	d.identify(r, key, key == nil)
 	return true
 }
 
@@ -324,8 +324,11 @@ func (d *Decoder) fillKey(shape *Shape, fields int) bool {
 }
 
 // readBefore decodes the old row where it can be trusted (D4) and is whole.
-func (d *Decoder) readBefore(row *record, shape *Shape) {
-	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.env.before.given() || !d.trusted() {
+func (d *Decoder) readBefore(r *Record, row *record, shape *Shape) {
+	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.env.before.given() {
+		return
+	}
+	if !d.trusted() && (!d.o.TrustKeyless || r.Key != nil) {
 		return
 	}
 	d.before = resize(d.before, len(shape.Columns))

@@ -104,7 +104,7 @@ type Event struct {
 
 	// Identity is the same for what a connector sends again, and for nothing else (2.4); it is set if HasIdentity.
 	Identity    [16]byte
-	HasIdentity bool // false for snapshot rows, skipped records and where the position is unreadable
+	HasIdentity bool // false for snapshot rows, skipped records, where the position is unreadable, and without a key where equal rows share it
 }
 
 // TableKey appends the event's key, as a key of a table with schema s, to dst; false if it does not fit it. A Mapping's

@@ -80,6 +80,11 @@ type Options struct {
 	SourceTable string
 	// NullKey is a key that stands for no key. Default: none.
 	NullKey string
+	// NoKey passes over all keys: the table has none, whatever the messages have.
+	NoKey bool
+	// TrustKeyless says that Before of messages without a key is the whole old row: PostgreSQL refuses updates and deletes
+	// of a table that has no key unless it logs whole rows (REPLICA IDENTITY FULL).
+	TrustKeyless bool
 	// MaxMessageBytes bounds key and value together; larger records are rejected. Default 64 MiB.
 	MaxMessageBytes int64
 }

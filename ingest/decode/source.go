@@ -407,12 +407,34 @@ var identityMembers = [...][]int{
 	connectorMongoDB:   {srcOrd, srcTsMs, srcLsid, srcTxnNumber},
 }
 
+// separates tells whether the connector's position is another one for each of several equal rows (2.2, 2.6). Where it is
+// not, an identity would take a row of its own for a repeat.
+func (d *Decoder) separates() bool {
+	e := &d.env
+	switch d.from {
+	case connectorPostgres:
+		return e.txOrder != nil && e.txOrder[0] != 'n'
+	case connectorMySQL, connectorMariaDB:
+		return e.source[srcPos] != nil && e.source[srcRow] != nil
+	case connectorSQLServer:
+		return e.source[srcChangeLSN] != nil && e.source[srcSerial] != nil
+	case connectorOracle:
+		return e.source[srcTxID] != nil && e.source[srcTxSeq] != nil
+	case connectorOther, connectorDB2, connectorMongoDB:
+	}
+	return false
+}
+
 // identify sets the identity of a streaming event: a hash of position, operation, key and images. The images and the key
-// go in as they stand: what a connector sends again, it sends in the same bytes.
-func (d *Decoder) identify(r *Record, key *record) {
+// go in as they stand: what a connector sends again, it sends in the same bytes. Without a key two events may be equal in
+// all of that but their place in the transaction.
+func (d *Decoder) identify(r *Record, key *record, keyless bool) {
 	ev, e := &d.ev, &d.env
 	members := identityMembers[d.from]
 	if ev.Snapshot != SnapshotNone || ev.Op == changelog.OpRead || e.unreadable || len(members) == 0 || e.source[members[0]] == nil {
+		return
+	}
+	if keyless && !d.separates() {
 		return
 	}
 	b := d.scratch[:0]

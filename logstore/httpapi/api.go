@@ -105,6 +105,8 @@ type PartitionStatus struct {
 type Lake interface {
 	// Stores returns the stores by name: base, change.
 	Stores(ctx context.Context, t *state.Table) (map[string]StoreStatus, error)
+	// BaseRows returns how many rows the base store has: all that is flushed of a table without a key.
+	BaseRows(ctx context.Context, t *state.Table) (int64, error)
 }
 
 // StoreStatus is one store of a table.
@@ -298,7 +300,8 @@ func (a *API) view(t *state.Table) (*tableView, error) {
 func (a *API) keyed(name string) (*tableView, error) {
 	v, err := a.table(name)
 	if err == nil && len(v.schema.Key) == 0 {
-		return nil, problemf(http.StatusBadRequest, "no-key", "table %q has no key: read its changes", name)
+		return nil, problemf(http.StatusBadRequest, "no-key",
+			"table %q has no key, so no row can be looked up: read its changes (from=earliest), or its rows in the lake (firn dump --from union)", name)
 	}
 	return v, err
 }

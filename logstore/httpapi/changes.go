@@ -163,7 +163,7 @@ func (f *feed) start(ctx context.Context, from string) error {
 		return err
 	case from == "snapshot":
 		if !f.v.t.Keyed() {
-			return problemf(http.StatusBadRequest, "no-key", "table %q has no key, hence no rows: read from=earliest", f.v.t.Name)
+			return problemf(http.StatusBadRequest, "no-key", "table %q has no key, so its rows are in the lake only: read them there (firn dump --from base), and changes from=earliest", f.v.t.Name)
 		}
 		f.snapshot = true
 		return nil
@@ -220,7 +220,11 @@ func (f *feed) earliest(ctx context.Context, oldest changelog.SeqNum) (changelog
 }
 
 func (f *feed) trimmed(oldest changelog.SeqNum, detail string) *problemError {
-	p := problemf(http.StatusGone, "changes-trimmed", "%s: the oldest is %d; begin with from=snapshot, which sends the rows and then what follows", detail, oldest)
+	way := "begin with from=snapshot, which sends the rows and then what follows"
+	if !f.v.t.Keyed() {
+		way = "the rows are in the lake: read the base store there, whose newest flush says up to which change (firn.seq-to), and then from=seq: that"
+	}
+	p := problemf(http.StatusGone, "changes-trimmed", "%s: the oldest is %d; %s", detail, oldest, way)
 	p.oldest = uint64(oldest)
 	return p
 }

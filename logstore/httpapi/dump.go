@@ -14,7 +14,7 @@ func (a *API) serveDump(w http.ResponseWriter, r *http.Request, args [2]string, 
 	if r.Method == http.MethodHead {
 		return badRequest("HEAD of a dump: GET it")
 	}
-	v, err := a.keyed(args[0])
+	v, err := a.table(args[0])
 	if err != nil {
 		return err
 	}
@@ -25,6 +25,11 @@ func (a *API) serveDump(w http.ResponseWriter, r *http.Request, args [2]string, 
 	from, err := p.oneOf("from", "index", "log")
 	if err != nil {
 		return err
+	}
+	if from == "index" {
+		if _, err := a.keyed(args[0]); err != nil {
+			return err
+		}
 	}
 	columns, err := p.columns()
 	if err != nil {
@@ -123,6 +128,10 @@ func (a *API) DumpLog(ctx context.Context, table string, columns []string, begin
 	from := max(oldest, 1) - 1
 	passes := uint64(applied-from)/uint64(a.o.DumpKeys) + 1 //nolint:gosec // validated as positive
 	seed := maphash.MakeSeed()
+	if !v.t.Keyed() {
+		d := bagDump{a: a, v: v, columns: columns, from: from, to: applied, seed: seed, passes: passes}
+		return d.run(ctx, emit)
+	}
 	for pass := range passes {
 		rows := map[string]changelog.Row{}
 		for c, err := range a.store.Scan(ctx, v.t.ID, from, applied) {

@@ -19,7 +19,7 @@ type tableSummary struct {
 	Applied    changelog.SeqNum `json:"applied"`
 	Flushed    changelog.SeqNum `json:"flushed"`
 	Optimized  changelog.SeqNum `json:"optimized"`
-	Rows       *int64           `json:"rows"`        // null: not counted yet
+	Rows       *int64           `json:"rows"`        // null: not counted yet; without a key, those of the lake
 	LagSeconds *float64         `json:"lag_seconds"` // null: not known
 }
 
@@ -85,17 +85,28 @@ func (a *API) summary(ctx context.Context, t *state.Table, sources []SourceStatu
 	if _, s.Applied, err = a.store.Bounds(t.ID); err != nil {
 		return s, err
 	}
-	if !progress.Rebuilding {
-		rows, known, err := a.store.RowCount(ctx, t.ID)
-		if err != nil {
-			return s, err
-		}
-		if known {
-			s.Rows = &rows
-		}
+	if s.Rows, err = a.rowCount(ctx, t, progress.Rebuilding); err != nil {
+		return s, err
 	}
 	s.LagSeconds, err = a.lag(ctx, t, s.Applied, sources)
 	return s, err
+}
+
+// rowCount returns how many rows a table has, nil if that is not known. Rows without a key are in the lake only.
+func (a *API) rowCount(ctx context.Context, t *state.Table, rebuilding bool) (rows *int64, err error) {
+	rows, known := new(int64), false
+	switch {
+	case rebuilding:
+	case t.Keyed():
+		*rows, known, err = a.store.RowCount(ctx, t.ID)
+	case a.o.Lake != nil:
+		known = true
+		*rows, err = a.o.Lake.BaseRows(ctx, t)
+	}
+	if err != nil || !known {
+		return nil, err
+	}
+	return rows, nil
 }
 
 // lag is how old the newest change is while its source has more; 0 if the table has all.

@@ -53,6 +53,8 @@ func (fakeLake) Stores(context.Context, *state.Table) (map[string]StoreStatus, e
 	return map[string]StoreStatus{"base": {Location: "file:/x", Snapshot: 5, Sequence: 2, Files: map[string]FileCount{"data": {Files: 1, Bytes: 2, Records: 3}}}}, nil
 }
 
+func (fakeLake) BaseRows(context.Context, *state.Table) (int64, error) { return 7, nil }
+
 type fakeOptimizer struct{}
 
 func (fakeOptimizer) Optimize(_ context.Context, t *state.Table, kind string, dryRun bool) (json.RawMessage, error) {
