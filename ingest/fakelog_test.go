@@ -86,7 +86,7 @@ func (v *view) apply(a changelog.Append) {
 		for _, c := range t.Changes {
 			v.changes = append(v.changes, tableChange{t.Table, c})
 			switch {
-			case c.Op == changelog.OpTruncate:
+			case c.Op == changelog.OpTruncate, len(c.Key) == 0:
 			case c.After == nil:
 				delete(v.rows, rowKey(t.Table, c.Key))
 			default:

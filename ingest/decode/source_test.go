@@ -127,6 +127,40 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// TestKeylessIdentity: without a key an event has an identity only if its position is its own among equal rows.
+func TestKeylessIdentity(t *testing.T) {
+	for _, c := range []struct {
+		connector, source, transaction string
+		want                           bool
+	}{
+		{"postgresql", `"lsn":1,"txId":2`, `{"id":"2:1","total_order":3}`, true},
+		{"postgresql", `"lsn":1,"txId":2`, `{"id":"2:1","total_order":null}`, false},
+		{"postgresql", `"lsn":1,"txId":2`, `null`, false},
+		{"mysql", `"file":"b.1","pos":4,"row":0`, `null`, true},
+		{"mariadb", `"file":"b.1","pos":4`, `null`, false},
+		{"sqlserver", `"commit_lsn":"a","change_lsn":"b","event_serial_no":1`, `null`, true},
+		{"sqlserver", `"commit_lsn":"a","change_lsn":"b","event_serial_no":null`, `null`, false},
+		{"db2", `"commit_lsn":"a","change_lsn":"b"`, `null`, false},
+		{"oracle", `"scn":"1","txId":"2","txSeq":3`, `null`, true},
+		{"oracle", `"scn":"1","txId":"2"`, `null`, false},
+	} {
+		value := []byte(`{"before":null,"after":{"id":1,"a":"x"},"source":{"connector":"` + c.connector + `",` + c.source + `},"op":"c","transaction":` + c.transaction + `}`)
+		for _, o := range []Options{{}, {NoKey: true}} {
+			r := Record{Topic: "t", Value: value}
+			if o.NoKey {
+				r.Key = []byte(`{"id":1}`)
+			}
+			ev, err := newDecoder(t, o).Decode(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.HasIdentity != c.want || len(ev.Key) != 0 || len(ev.Shape.Key) != 0 {
+				t.Errorf("%s %s %s: identity %t, key %v", c.connector, c.source, c.transaction, ev.HasIdentity, ev.Key)
+			}
+		}
+	}
+}
+
 func TestBefore(t *testing.T) {
 	value := func(connector, op, before string) Record {
 		after := `{"id":1,"a":"x"}`
