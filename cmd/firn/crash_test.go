@@ -38,7 +38,8 @@ func firnCommand(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // TestKill kills `firn serve` with SIGKILL again and again while the shop changes, and takes its data directory away once
-// (P4). At the end log, index, base, merged and union must each be exactly what the shop's changes come to (P1, P2, P5, P8).
+// (P4). At the end log, index, base, merged and union must each be exactly what the shop's changes come to (P1, P2, P5, P8); and
+// so must a table without a key, whose rows no key makes right again.
 func TestKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it takes half a minute")
@@ -68,6 +69,8 @@ func TestKill(t *testing.T) {
 	defer stop()
 	var changes errgroup.Group
 	changes.Go(func() error { return producer.run(changing, 1500) })
+	visits := newVisits(t, broker.ListenAddrs())
+	changes.Go(func() error { return visits.run(changing) })
 	const kills = 8
 	for n := range kills {
 		firn := startFirn(t, config)
@@ -87,7 +90,7 @@ func TestKill(t *testing.T) {
 	if err := changes.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	settle(t, cfg, producer)
+	settle(t, cfg, producer, visits)
 	if err := firn.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +98,7 @@ func TestKill(t *testing.T) {
 		t.Fatalf("after SIGINT: %v", err)
 	}
 	checkKilled(t, config, shop, producer.next)
+	visits.check(t, config)
 }
 
 func killConfig(t *testing.T, dir, broker string) string {
@@ -110,6 +114,7 @@ sources:
     topics: ['shop\.public\..*']
     routes: [{topic: 'shop\.public\.(.*)', table: 'shop.$1'}]
     discovery_interval: 500ms
+    keyless: full_row
 tables: {defaults: {flush: {interval: 300ms}, optimize: {minor: {interval: 700ms}}}}
 `, dir, broker, freePort(t), freePort(t))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -148,11 +153,15 @@ func startFirn(t *testing.T, config string) *exec.Cmd {
 }
 
 // settle waits until the server has taken in all that was produced and has it in base files.
-func settle(t *testing.T, cfg *Config, p *demoProducer) {
+func settle(t *testing.T, cfg *Config, p *demoProducer, v *visits) {
 	t.Helper()
 	deadline := time.Now().Add(90 * time.Second)
+	names := []string{strings.TrimPrefix(visitsTopic, shopTopic)}
 	for _, table := range p.shop.tables {
-		ends, err := topicEnds(t.Context(), cfg.Sources[0].Kafka.Brokers[0], shopTopic+table.name)
+		names = append(names, table.name)
+	}
+	for _, name := range names {
+		ends, err := topicEnds(t.Context(), cfg.Sources[0].Kafka.Brokers[0], shopTopic+name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,10 +169,13 @@ func settle(t *testing.T, cfg *Config, p *demoProducer) {
 		for _, end := range ends {
 			want += end
 		}
-		url := "http://" + cfg.Listen.Data + "/v1/tables/shop." + table.name
+		if shopTopic+name == visitsTopic && want != v.count {
+			t.Fatalf("%d visits in the topic, %d were produced", want, v.count)
+		}
+		url := "http://" + cfg.Listen.Data + "/v1/tables/shop." + name
 		for !reached(t, url, want) {
 			if time.Now().After(deadline) {
-				t.Fatalf("shop.%s is not at its topic's end of %d records within 90 s", table.name, want)
+				t.Fatalf("shop.%s is not at its topic's end of %d records within 90 s", name, want)
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
