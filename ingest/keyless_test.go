@@ -334,4 +334,3 @@ func TestKeylessSnapshotAgain(t *testing.T) {
 		}
 	})
 }
-

@@ -122,6 +122,8 @@ if [ -n "$keyless" ]; then
   want=$expected/events.jsonl
   firn_settle "$keyless"
   firn_rows "$keyless" "$want" "$(tool columns "$want")" log union merged base
+  check "$keyless: firn optimize --type full" "$FIRN" optimize "$keyless" --type full --server "$server"
+  firn_rows "$keyless" "$want" "$(tool columns "$want")" base
   names+=("$keyless")
 fi
 nothing_parked "${names[@]}"
