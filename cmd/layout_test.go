@@ -46,8 +46,10 @@ var owners = map[string][]string{
 	"github.com/cockroachdb/pebble/v2/vfs": {"logstore", "changelog/table"},
 	"github.com/twmb/franz-go":             {"ingest/kafka"},
 	"github.com/apache/iceberg-go":         {"changelog/table"},
-	// The SQLite catalog is one of the catalogs that table opens.
-	"modernc.org/sqlite": {"changelog/table"},
+	// What the catalogs that table opens are reached with.
+	"modernc.org/sqlite":   {"changelog/table"},
+	"github.com/jackc/pgx": {"changelog/table"},
+	"golang.org/x/oauth2":  {"changelog/table"},
 	// Columnar begins where files begin: datafile and merge own the readers and writers; flush builds the batches
 	// that it hands to datafile, optimizer passes batches from merge to datafile, and table maps schemas to Arrow's.
 	"github.com/apache/arrow-go/": {"changelog/datafile", "changelog/merge", "changelog/table", "optimizer"},

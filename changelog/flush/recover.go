@@ -19,7 +19,7 @@ func (f *Flusher) recover(ctx context.Context) error {
 	}
 	f.lake, f.epoch, f.positions = nil, 0, positions{}
 	err := f.reload(ctx)
-	if errors.Is(err, table.ErrNotFound) {
+	if errors.Is(err, table.ErrNotFound) || errors.Is(err, table.ErrHalf) { // its creation completes half a table, or says why not
 		return f.recoverNew()
 	}
 	if err != nil {

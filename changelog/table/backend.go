@@ -1,21 +1,13 @@
 package table
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
-	"path"
-	"strconv"
 	"strings"
-	"sync"
 
 	ice "github.com/apache/iceberg-go/table"
-	"github.com/google/uuid"
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 // ident is a table's name in the catalog.
@@ -38,278 +30,79 @@ type loaded struct {
 	location string // of the metadata file
 }
 
-// errMoved reports that a commit's base is no longer what the catalog has: nothing was applied.
-var errMoved = errors.New("table: metadata has moved")
-
-// sqlCatalog is Iceberg's JDBC catalog in a SQLite file, as its Java, Python and Go libraries keep it: a row a table that
-// names the current metadata file. A commit replaces that name if it is still the one that the commit was made from.
-//
-// (Own statements and not the library's catalog: that one compares snapshots, so that a claimed epoch would not stop
-// a commit in flight, renumbers the field ids of nested columns, and parses the metadata twice a commit.)
-type sqlCatalog struct {
-	db   *sql.DB
-	name string
-	fs   FS
-
-	mu struct {
-		sync.Mutex
-		cache map[ident]loaded // the newest metadata of each table that was loaded
-	}
-}
-
-// The tables of the JDBC catalog.
-// Source: iceberg:core/src/main/java/org/apache/iceberg/jdbc/JdbcUtil.java (schema V1).
-const (
-	createTables = `CREATE TABLE IF NOT EXISTS iceberg_tables (
-	catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL,
-	metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), iceberg_type VARCHAR(5),
-	PRIMARY KEY (catalog_name, table_namespace, table_name))`
-	createNamespaces = `CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
-	catalog_name VARCHAR(255) NOT NULL, namespace VARCHAR(255) NOT NULL, property_key VARCHAR(255) NOT NULL,
-	property_value VARCHAR(1000), PRIMARY KEY (catalog_name, namespace, property_key))`
-	isTable = ` AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)`
-)
-
-func openSQLite(ctx context.Context, file, name string, files FS) (*sqlCatalog, error) {
-	file = strings.TrimPrefix(strings.TrimPrefix(file, "sqlite:"), "file:")
-	dsn := "file:" + (&url.URL{Path: file}).EscapedPath() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
-	db, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, fmt.Errorf("open catalog %s: %w", file, err)
-	}
-	for _, statement := range []string{createTables, createNamespaces} {
-		if _, err := db.ExecContext(ctx, statement); err != nil {
-			return nil, errors.Join(fmt.Errorf("open catalog %s: %w", file, err), db.Close())
-		}
-	}
-	c := &sqlCatalog{db: db, name: name, fs: files}
-	c.mu.cache = make(map[ident]loaded)
-	return c, nil
-}
-
-func (c *sqlCatalog) close() error {
-	if err := c.db.Close(); err != nil {
-		return fmt.Errorf("close catalog: %w", err)
-	}
-	return nil
-}
-
-// list returns all tables.
-func (c *sqlCatalog) list(ctx context.Context) (tables []ident, err error) {
-	rows, err := c.db.QueryContext(ctx, `SELECT table_namespace, table_name FROM iceberg_tables WHERE catalog_name = ?`+isTable+
-		` ORDER BY table_namespace, table_name`, c.name)
-	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var id ident
-		if err := rows.Scan(&id.namespace, &id.name); err != nil {
-			return nil, fmt.Errorf("list tables: %w", err)
-		}
-		tables = append(tables, id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	return tables, nil
-}
-
-// load reads a table's current metadata. Errors: ErrNotFound, ErrCorrupt.
-func (c *sqlCatalog) load(ctx context.Context, id ident) (loaded, error) {
-	var location sql.NullString
-	err := c.db.QueryRowContext(ctx, `SELECT metadata_location FROM iceberg_tables
-		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?`+isTable, c.name, id.namespace, id.name).Scan(&location)
-	if errors.Is(err, sql.ErrNoRows) {
-		return loaded{}, fmt.Errorf("%s: %w", id, ErrNotFound)
-	}
-	if err != nil {
-		return loaded{}, fmt.Errorf("load %s: %w", id, err)
-	}
-	c.mu.Lock()
-	cached := c.mu.cache[id]
-	c.mu.Unlock()
-	if cached.location == location.String {
-		return cached, nil
-	}
-	b, err := c.fs.ReadFile(location.String)
-	if err != nil {
-		return loaded{}, fmt.Errorf("load %s: %w", id, err)
-	}
-	md, err := ice.ParseMetadataBytes(b)
-	if err != nil {
-		return loaded{}, fmt.Errorf("load %s from %s: %w: %w", id, location.String, ErrCorrupt, err)
-	}
-	return c.remember(id, loaded{metadata: md, location: location.String}), nil
-}
-
-func (c *sqlCatalog) remember(id ident, l loaded) loaded {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.cache[id] = l
-	return l
-}
-
 // newTable is a table to be made.
 type newTable struct {
 	id ident
 	md ice.Metadata
 }
 
-// create writes the first metadata of tables and makes all of them at once, or none. Their namespaces are made if they are
-// missing. Error: ErrExists.
-func (c *sqlCatalog) create(ctx context.Context, tables ...newTable) error {
-	locations := make(map[ident]string, len(tables))
-	var err error
-	for _, t := range tables {
-		var l loaded
-		if l, err = c.write(t.md, 0); err != nil {
-			err = fmt.Errorf("create %s: %w", t.id, err)
-			break
-		}
-		locations[t.id] = l.location
-	}
-	if err == nil {
-		err = c.insert(ctx, locations)
-	}
-	if errors.Is(err, ErrExists) || len(locations) < len(tables) { // nothing names the files
-		for _, l := range locations {
-			err = errors.Join(err, c.fs.Remove(l))
-		}
-	}
-	return err
+// Errors of a backend's commit that tell what became of it. After any other the outcome is not known (P2).
+var (
+	// errMoved: the commit's base is no longer what the catalog has. It was not applied, unless something between us and the
+	// catalog has sent it twice: whoever drops what it names looks first.
+	errMoved = errors.New("table: metadata has moved")
+	// errRefused: the commit never reached the catalog, or the catalog will not have it. It was not applied.
+	errRefused = errors.New("table: commit is not possible")
+)
+
+// backend is a kind of catalog. All calls are safe for concurrent use.
+type backend interface {
+	// list returns all tables, mixed or not.
+	list(ctx context.Context) ([]ident, error)
+	// load reads a table's current metadata. Errors: ErrNotFound, ErrCorrupt, ErrScheme.
+	load(ctx context.Context, id ident) (loaded, error)
+	// create makes tables, which come in the order in which readers need each other: one whose name stands in another comes
+	// first. Their namespaces are made if they are missing. Either all of them appear at once, or one after the other; what is
+	// there after an error, Catalog.Create completes. Error: ErrExists.
+	create(ctx context.Context, tables ...newTable) error
+	// commit makes the result of updates on base the table's metadata, if the table still is what base says, as far as the
+	// catalog can compare (see comparesSnapshots). Errors: errMoved, errRefused; after others the outcome is not known.
+	commit(ctx context.Context, id ident, base loaded, updates []ice.Update) (loaded, error)
+	// settled reports whether a commit made on base, whose outcome was not known, and which is not in now, is certain never to
+	// come: false while a request may still be on its way.
+	settled(base, now loaded) bool
+	// drop takes a table out; its files stay. Error: ErrNotFound.
+	drop(ctx context.Context, id ident) error
+	// register takes a table in by its metadata file. Error: ErrExists.
+	register(ctx context.Context, id ident, metadata string) error
+	// comparesSnapshots reports that commit compares the table's snapshot references, schema and partition spec, and not the
+	// whole of its metadata: a commit that must stop another one moves a reference.
+	comparesSnapshots() bool
+	// ownsMetadata reports that the catalog's server, and not this process, writes and removes metadata files.
+	ownsMetadata() bool
+	close() error
 }
 
-// insert names the metadata of new tables, in one transaction.
-func (c *sqlCatalog) insert(ctx context.Context, locations map[ident]string) (err error) {
-	tx, err := c.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
+// Kinds of catalogs: Options.Type.
+const (
+	TypeSQLite = "sqlite"
+	TypeSQL    = "sql"
+	TypeREST   = "rest"
+)
+
+func openBackend(ctx context.Context, o *Options, files FS) (backend, error) {
+	switch o.Type {
+	case TypeSQL:
+		return openPostgres(ctx, o.URI, o.Name, files)
+	case TypeREST:
+		return openREST(ctx, o, files)
 	}
-	defer func() {
-		if rollback := tx.Rollback(); !errors.Is(rollback, sql.ErrTxDone) {
-			err = errors.Join(err, rollback)
-		}
-	}()
-	for id, location := range locations {
-		if err := c.insertOne(ctx, tx, id, location); err != nil {
-			return fmt.Errorf("create %s: %w", id, err)
-		}
-	}
-	return tx.Commit()
+	return openSQLite(ctx, o.URI, o.Name, files)
 }
 
-func (c *sqlCatalog) insertOne(ctx context.Context, tx *sql.Tx, id ident, location string) error {
-	if _, err := tx.ExecContext(ctx, `INSERT INTO iceberg_namespace_properties VALUES (?, ?, 'exists', 'true') ON CONFLICT DO NOTHING`,
-		c.name, id.namespace); err != nil {
-		return err
+// RedactURI returns a catalog's URI without what may be secret in it: user's password and query.
+func RedactURI(uri string) string {
+	if !strings.Contains(uri, "://") {
+		return uri
 	}
-	n, err := affected(tx.ExecContext(ctx, `INSERT INTO iceberg_tables
-		(catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location, iceberg_type)
-		VALUES (?, ?, ?, ?, NULL, 'TABLE') ON CONFLICT DO NOTHING`, c.name, id.namespace, id.name, location))
+	u, err := url.Parse(uri)
 	if err != nil {
-		return err
+		scheme, _, _ := strings.Cut(uri, "://")
+		return scheme + "://…"
 	}
-	if n == 0 {
-		return ErrExists
+	if _, has := u.User.Password(); has {
+		u.User = url.User(u.User.Username())
 	}
-	return nil
-}
-
-// commit makes the result of updates on base the table's metadata, if base still is. Errors: errMoved, nothing was
-// applied; after any other the outcome is not known.
-func (c *sqlCatalog) commit(ctx context.Context, id ident, base loaded, updates []ice.Update) (loaded, error) {
-	md, err := ice.UpdateTableMetadata(base.metadata, updates, base.location)
-	if err != nil {
-		return loaded{}, fmt.Errorf("%w: update metadata of %s: %w", errRefused, id, err)
-	}
-	l, err := c.write(md, versionOf(base.location)+1)
-	if err != nil {
-		return loaded{}, fmt.Errorf("%w: write metadata of %s: %w", errRefused, id, err)
-	}
-	n, err := affected(c.db.ExecContext(ctx, `UPDATE iceberg_tables
-		SET metadata_location = ?, previous_metadata_location = ?, iceberg_type = 'TABLE'
-		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ? AND metadata_location = ?`+isTable,
-		l.location, base.location, c.name, id.namespace, id.name, base.location))
-	if err != nil {
-		return loaded{}, fmt.Errorf("commit %s: %w", id, err)
-	}
-	if n == 0 {
-		_ = c.fs.Remove(l.location) // never named by anything: at worst one small orphan
-		return loaded{}, fmt.Errorf("commit %s: %w", id, errMoved)
-	}
-	c.remember(id, l)
-	c.dropOldMetadata(base.metadata, l.metadata)
-	return l, nil
-}
-
-// errRefused reports that a commit never reached the catalog.
-var errRefused = errors.New("table: commit is not possible")
-
-// dropOldMetadata removes the metadata files that have left the log of previous ones.
-func (c *sqlCatalog) dropOldMetadata(before, after ice.Metadata) {
-	if after.Properties()["write.metadata.delete-after-commit.enabled"] != "true" {
-		return
-	}
-	kept := make(map[string]bool)
-	for e := range after.PreviousFiles() {
-		kept[e.MetadataFile] = true
-	}
-	for e := range before.PreviousFiles() {
-		if !kept[e.MetadataFile] {
-			_ = c.fs.Remove(e.MetadataFile) // at worst one small orphan
-		}
-	}
-}
-
-// write writes a metadata file and reads it back, so that what is kept in memory shares nothing with its predecessors.
-func (c *sqlCatalog) write(md ice.Metadata, version int) (loaded, error) {
-	b, err := json.Marshal(md)
-	if err != nil {
-		return loaded{}, err
-	}
-	fresh, err := ice.ParseMetadata(bytes.NewReader(b))
-	if err != nil {
-		return loaded{}, err
-	}
-	location := fmt.Sprintf("%s/metadata/%05d-%s.metadata.json", md.Location(), version, uuid.New())
-	if err := c.fs.WriteFile(location, b); err != nil {
-		return loaded{}, err
-	}
-	return loaded{metadata: fresh, location: location}, nil
-}
-
-// drop removes a table's row. Error: ErrNotFound.
-func (c *sqlCatalog) drop(ctx context.Context, id ident) error {
-	n, err := affected(c.db.ExecContext(ctx, `DELETE FROM iceberg_tables
-		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?`+isTable, c.name, id.namespace, id.name))
-	if err != nil {
-		return fmt.Errorf("drop %s: %w", id, err)
-	}
-	c.mu.Lock()
-	delete(c.mu.cache, id)
-	c.mu.Unlock()
-	if n == 0 {
-		return fmt.Errorf("drop %s: %w", id, ErrNotFound)
-	}
-	return nil
-}
-
-func affected(r sql.Result, err error) (int64, error) {
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// versionOf returns the number in front of a metadata file's name (00007-….metadata.json, or v7.metadata.json), or 0.
-func versionOf(location string) int {
-	digits, _, _ := strings.Cut(strings.TrimPrefix(path.Base(location), "v"), "-")
-	digits, _, _ = strings.Cut(digits, ".")
-	n, err := strconv.Atoi(digits)
-	if err != nil {
-		return 0
-	}
-	return n
+	u.RawQuery, u.Fragment = "", ""
+	return u.String()
 }

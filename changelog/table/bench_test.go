@@ -24,7 +24,7 @@ func BenchmarkCommit(b *testing.B) {
 
 func benchCommit(b *testing.B, kind string, kept int) {
 	b.Helper()
-	l, s := newLake(b), users(b)
+	l, s := newLake(b, "sqlite"), users(b)
 	tbl := l.create("db.users", s)
 	data := l.file(tbl.Base(), s, mixed.Base, 1, 0, row{1, "a"})
 	head := l.base(tbl, table.BaseCommit{Add: []table.NewFile{data}}).ID

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,15 +35,19 @@ import (
 
 // Options of a Catalog.
 type Options struct {
-	// Type is the kind of catalog. "sqlite": Iceberg's JDBC catalog in a SQLite file. Default "sqlite".
+	// Type is the kind of catalog: TypeSQLite and TypeSQL, Iceberg's JDBC catalog in a SQLite file or in PostgreSQL; TypeREST,
+	// Iceberg's REST catalog. Default TypeSQLite.
 	Type string
-	// Name is the catalog's name in its own rows: Java's users of the same file must give the same. Default "firn".
+	// Name is the catalog's name in the rows of a SQL catalog: other users of the same tables must give the same. Default "firn".
 	Name string
-	// URI is the SQLite file. Required.
+	// URI is the SQLite file; postgres://USER@HOST/DATABASE; or http(s)://HOST/PATH. Required.
 	URI string
-	// Warehouse is the directory of new tables. Required.
+	// Warehouse is the directory of new tables. Required, except for TypeREST, whose server says where tables go.
 	Warehouse string
-	// FS is where the tables' files are; the SQLite file is always the disk's. Default: the disk. Tests lose power in it.
+	// Client are the properties of a REST catalog's client: token, credential, oauth2-server-uri, scope, prefix, warehouse, tls.ca,
+	// header.NAME. They may hold secrets.
+	Client map[string]string
+	// FS is where the tables' files are; a SQLite file is always the disk's. Default: the disk. Tests lose power in it.
 	FS vfs.FS
 	// Properties are given to new tables, on both stores, before a table's own.
 	Properties map[string]string
@@ -69,7 +74,7 @@ type Hook func(ctx context.Context, a Attempt, commit func() error) error
 // EnsureDefaults replaces zero values by the defaults.
 func (o *Options) EnsureDefaults() {
 	if o.Type == "" {
-		o.Type = "sqlite"
+		o.Type = TypeSQLite
 	}
 	if o.Name == "" {
 		o.Name = "firn"
@@ -94,13 +99,16 @@ func (o *Options) EnsureDefaults() {
 // Validate reports all settings that are wrong.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Type != "sqlite" {
-		errs = append(errs, fmt.Errorf("catalog type %q is not sqlite", o.Type))
+	if !slices.Contains([]string{TypeSQLite, TypeSQL, TypeREST}, o.Type) {
+		errs = append(errs, fmt.Errorf("catalog type %q is not %s, %s or %s", o.Type, TypeSQLite, TypeSQL, TypeREST))
+	}
+	if o.Type != TypeREST && len(o.Client) > 0 {
+		errs = append(errs, fmt.Errorf("catalog type %s has no client properties", o.Type))
 	}
 	if o.URI == "" {
 		errs = append(errs, errors.New("catalog URI is empty"))
 	}
-	if o.Warehouse == "" {
+	if o.Warehouse == "" && o.Type != TypeREST {
 		errs = append(errs, errors.New("warehouse is empty"))
 	}
 	if o.ManifestsMax < 2 {
@@ -112,8 +120,8 @@ func (o *Options) Validate() error {
 // Catalog is an open catalog.
 type Catalog struct {
 	options   Options
-	warehouse string // as a URI, without a slash at the end
-	backend   *sqlCatalog
+	warehouse string // as a URI, without a slash at the end; not used where a server says where tables go
+	backend   backend
 	fs        FS
 
 	mu struct {
@@ -122,29 +130,31 @@ type Catalog struct {
 	}
 }
 
-// Open opens a catalog; the SQLite file and its tables are made if they are missing.
+// Open opens a catalog. The tables of a SQL catalog, and a SQLite file, are made if they are missing.
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	o.EnsureDefaults()
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("open catalog: %w", err)
 	}
-	dir, err := local(o.Warehouse)
-	if err != nil {
-		return nil, fmt.Errorf("open catalog: warehouse: %w", err)
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return nil, fmt.Errorf("open catalog: warehouse: %w", err)
-	}
-	files := newFS(o.FS)
-	if err := files.mkdirs(dir); err != nil {
-		return nil, err
-	}
-	backend, err := openSQLite(ctx, o.URI, o.Name, files)
-	if err != nil {
-		return nil, err
-	}
-	c := &Catalog{options: o, warehouse: "file://" + filepath.ToSlash(dir), backend: backend, fs: files}
+	c := &Catalog{options: o, fs: newFS(o.FS)}
 	c.mu.queues = make(map[ident]chan struct{})
+	if o.Type != TypeREST {
+		dir, err := local(o.Warehouse)
+		if err == nil {
+			dir, err = filepath.Abs(dir)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open catalog: warehouse: %w", err)
+		}
+		if err := c.fs.mkdirs(dir); err != nil {
+			return nil, err
+		}
+		c.warehouse = "file://" + filepath.ToSlash(dir)
+	}
+	var err error
+	if c.backend, err = openBackend(ctx, &c.options, c.fs); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -163,7 +173,7 @@ func (c *Catalog) List(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, id := range ids {
 		l, err := c.backend.load(ctx, id)
-		if errors.Is(err, ErrNotFound) { // dropped meanwhile
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrScheme) { // dropped meanwhile; or not on this disk, so not ours
 			continue
 		}
 		if err != nil {
@@ -178,9 +188,15 @@ func (c *Catalog) List(ctx context.Context) ([]string, error) {
 
 // Create creates a table with the schema, which must be the first of its history (SchemaID 0), and keeps its field ids.
 // A schema without a key makes a table without a change store. props come after Options.Properties and before what the
-// format demands. Both stores appear in the catalog at once or not at all, also when the process is killed meanwhile.
+// format demands.
 //
-// Errors: ErrExists; ErrUnsupported, a name or key that the format cannot carry.
+// In a SQL catalog both stores appear at once or not at all, also when the process is killed meanwhile; in a REST catalog
+// where the server can do that. Else the change store is made first: alone it is no table to anybody, and whoever creates the
+// table next, this process or another, takes it up if it is as it was made. So nothing is ever taken away that somebody
+// else may be using. A base store that names a missing change store (not ours: we make none) and was never written to is completed.
+//
+// Errors: ErrExists; ErrHalf, the change store of a table in use is missing; ErrUnsupported, a name or key that the format
+// cannot carry; ErrScheme, the catalog's server puts tables elsewhere than on the local disk.
 func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*Table, error) {
 	id, err := parseIdent(name)
 	if err != nil {
@@ -193,22 +209,90 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 		return nil, fmt.Errorf("create %s: key column %q: %s: %w", name, column, why, ErrUnsupported)
 	}
 	changeID, now, key := ident{id.namespace, mixed.ChangeName(id.name)}, c.options.Now(), schema.KeyNames()
-	base, err := c.newStore(ctx, id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
+	// (Asked first: a location is not to be written to beside a table that lives there.)
+	if have, err := c.backend.load(ctx, id); err == nil {
+		return c.complete(ctx, id, have)
+	} else if !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	base, err := c.newStore(id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
 	if err != nil {
 		return nil, err
 	}
 	stores := []newTable{base}
 	if len(key) > 0 {
-		change, err := c.newStore(ctx, changeID, schema, props, mixed.ChangeProperties(key, now))
+		change, err := c.newStore(changeID, schema, props, mixed.ChangeProperties(key, now))
 		if err != nil {
 			return nil, fmt.Errorf("change store: %w", err)
 		}
-		stores = append(stores, change)
+		have, err := c.backend.load(ctx, changeID)
+		switch {
+		case err == nil && unused(have.metadata, change.md): // an earlier creation was cut short
+		case err == nil:
+			return nil, fmt.Errorf("create %s: its change store %s: %w", name, changeID, ErrExists)
+		case errors.Is(err, ErrNotFound):
+			stores = []newTable{change, base}
+		default:
+			return nil, err
+		}
 	}
 	if err := c.backend.create(ctx, stores...); err != nil {
 		return nil, err
 	}
-	return c.Load(ctx, name)
+	t, err := c.Load(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range t.stores() {
+		if !sameSchema(s.loaded.metadata.CurrentSchema(), base.md.CurrentSchema()) {
+			return nil, fmt.Errorf("create %s: the catalog has changed the field ids of %s: %w", name, s.id, ErrCorrupt)
+		}
+	}
+	return t, nil
+}
+
+// unused reports whether a change store is as want, which creation makes, and was never written to.
+func unused(have, want ice.Metadata) bool {
+	hp, wp := have.Properties(), want.Properties()
+	return mixed.StoreOf(hp) == mixed.StoreChange && slices.Equal(mixed.KeyColumns(hp), mixed.KeyColumns(wp)) &&
+		untouched(have) && len(have.Schemas()) == len(want.Schemas()) && sameSchema(have.CurrentSchema(), want.CurrentSchema()) &&
+		have.PartitionSpec().IsUnpartitioned()
+}
+
+// untouched reports whether a store never had a snapshot or an owner.
+func untouched(md ice.Metadata) bool {
+	return len(md.Snapshots()) == 0 && md.Properties()[PropEpoch] == "" && md.Properties()[PropMark] == ""
+}
+
+// complete is Create where the base store is there: it adds a change store that is missing to a base store that was never
+// written to. Error: ErrExists, nothing was missing.
+func (c *Catalog) complete(ctx context.Context, id ident, base loaded) (*Table, error) {
+	exists := fmt.Errorf("create %s: %w", id, ErrExists)
+	_, err := c.tableOf(ctx, id, base)
+	if !errors.Is(err, ErrHalf) {
+		return nil, exists
+	}
+	md := base.metadata
+	if !untouched(md) || !md.PartitionSpec().IsUnpartitioned() {
+		return nil, fmt.Errorf("%w; it was written to, so rows may be lost with it: register the change store again, or drop the table", err)
+	}
+	changeID, err := parseIdent(md.Properties()[mixed.PropChange])
+	if err != nil {
+		return nil, exists
+	}
+	props := maps.Clone(md.Properties())
+	delete(props, mixed.PropChange)
+	maps.Copy(props, mixed.ChangeProperties(mixed.KeyColumns(props), c.options.Now()))
+	change, err := newMetadata(md.Schemas(), c.warehouse+"/"+changeID.namespace+"/"+changeID.name, props)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", changeID, err)
+	}
+	// Whoever else completes it makes the same; one of us is told that it exists.
+	if err := c.backend.create(ctx, newTable{changeID, change}); err != nil && !errors.Is(err, ErrExists) {
+		return nil, err
+	}
+	c.options.Logger.WarnContext(ctx, "change store was missing and is made", "table", id.String())
+	return c.Load(ctx, id.String())
 }
 
 // storeProperties are our own defaults of both stores: harmless to other readers.
@@ -223,40 +307,38 @@ func storeProperties() map[string]string {
 	}
 }
 
-// newStore returns the first metadata of a store. Error: ErrExists.
-func (c *Catalog) newStore(ctx context.Context, id ident, schema *changelog.Schema, user, format map[string]string) (newTable, error) {
+// newStore returns the first metadata of a store.
+func (c *Catalog) newStore(id ident, schema *changelog.Schema, user, format map[string]string) (newTable, error) {
 	props := storeProperties()
 	for _, p := range []map[string]string{c.options.Properties, user, format} {
 		maps.Copy(props, p)
 	}
 	delete(props, "format-version")
-	md, err := newMetadata(schema, c.warehouse+"/"+id.namespace+"/"+id.name, props)
+	want := icebergSchema(schema, false)
+	md, err := newMetadata([]*iceberg.Schema{want}, c.warehouse+"/"+id.namespace+"/"+id.name, props)
 	if err != nil {
 		return newTable{}, fmt.Errorf("create %s: %w", id, err)
 	}
-	if !sameSchema(md.CurrentSchema(), icebergSchema(schema, false)) {
+	if !sameSchema(md.CurrentSchema(), want) {
 		return newTable{}, fmt.Errorf("create %s: field ids have changed: %w", id, ErrCorrupt)
-	}
-	// (Asked first: a location is not to be written to beside a table that lives there.)
-	if _, err := c.backend.load(ctx, id); err == nil {
-		return newTable{}, fmt.Errorf("create %s: %w", id, ErrExists)
-	} else if !errors.Is(err, ErrNotFound) {
-		return newTable{}, err
 	}
 	return newTable{id, md}, nil
 }
 
-func newMetadata(schema *changelog.Schema, location string, props map[string]string) (ice.Metadata, error) {
+func newMetadata(schemas []*iceberg.Schema, location string, props map[string]string) (ice.Metadata, error) {
 	b, err := ice.NewMetadataBuilder(2)
 	if err != nil {
 		return nil, err
 	}
 	order := ice.UnsortedSortOrder
 	spec := iceberg.NewPartitionSpec()
+	for _, s := range slices.SortedFunc(slices.Values(schemas), func(a, b *iceberg.Schema) int { return a.ID - b.ID }) {
+		if err := errors.Join(b.AddSchema(s), b.SetCurrentSchemaID(-1)); err != nil {
+			return nil, err
+		}
+	}
 	for _, step := range []func() error{
 		func() error { return b.SetUUID(uuid.New()) },
-		func() error { return b.AddSchema(icebergSchema(schema, false)) },
-		func() error { return b.SetCurrentSchemaID(-1) },
 		func() error { return b.AddSortOrder(&order) },
 		func() error { return b.SetDefaultSortOrderID(-1) },
 		func() error { return b.AddPartitionSpec(&spec, true) },
@@ -272,7 +354,7 @@ func newMetadata(schema *changelog.Schema, location string, props map[string]str
 }
 
 // Load reads a table: the base store first, then the change store, so that no change file is missed. Errors:
-// ErrNotFound; ErrUnsupported, it is not a mixed table that firn can take; ErrCorrupt.
+// ErrNotFound; ErrUnsupported, it is not a mixed table that firn can take; ErrHalf; ErrScheme, it is not on the local disk; ErrCorrupt.
 func (c *Catalog) Load(ctx context.Context, name string) (*Table, error) {
 	id, err := parseIdent(name)
 	if err != nil {
@@ -282,8 +364,18 @@ func (c *Catalog) Load(ctx context.Context, name string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.tableOf(ctx, id, base)
+}
+
+// tableOf returns the table of a base store.
+func (c *Catalog) tableOf(ctx context.Context, id ident, base loaded) (*Table, error) {
+	name := id.String()
+	var err error
 	if mixed.StoreOf(base.metadata.Properties()) != mixed.StoreBase {
 		return nil, fmt.Errorf("%s is not a mixed table: %w", name, ErrUnsupported)
+	}
+	if _, err := local(base.metadata.Location()); err != nil {
+		return nil, fmt.Errorf("%s is at %w", name, err)
 	}
 	t := &Table{catalog: c, id: id}
 	t.base = &Store{table: t, id: id, kind: mixed.StoreBase, loaded: base}
@@ -302,6 +394,9 @@ func (c *Catalog) Load(ctx context.Context, name string) (*Table, error) {
 		return nil, fmt.Errorf("%s: change store: %w", name, err)
 	}
 	change, err := c.backend.load(ctx, changeID)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%s names its change store %s, which is not in the catalog: %w", name, changeID, ErrHalf)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("change store of %s: %w", name, err)
 	}
@@ -324,16 +419,28 @@ func (c *Catalog) Register(ctx context.Context, name, metadata string) error {
 	if _, err := ice.ParseMetadataBytes(b); err != nil {
 		return fmt.Errorf("register %s: %s: %w: %w", name, metadata, ErrCorrupt, err)
 	}
-	if err := c.backend.insert(ctx, map[ident]string{id: metadata}); err != nil {
+	if err := c.backend.register(ctx, id, metadata); err != nil {
 		return fmt.Errorf("register %s: %w", name, err)
 	}
 	return nil
 }
 
-// Drop removes a table from the catalog, base store first; with purge its files, too.
-// Error: ErrNotFound.
+// Drop removes a table from the catalog, base store first; with purge its files, too. It takes one without its change store,
+// too. Error: ErrNotFound.
 func (c *Catalog) Drop(ctx context.Context, name string, purge bool) error {
-	t, err := c.Load(ctx, name)
+	id, err := parseIdent(name)
+	if err != nil {
+		return err
+	}
+	base, err := c.backend.load(ctx, id)
+	if err != nil {
+		return err
+	}
+	t, err := c.tableOf(ctx, id, base)
+	if errors.Is(err, ErrHalf) {
+		t, err = &Table{catalog: c, id: id}, nil
+		t.base = &Store{table: t, id: id, kind: mixed.StoreBase, loaded: base}
+	}
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ const maxAttempts = 16
 
 // AppendChanges commits a flush to the change store (to the base store of a table without a key): one snapshot that names
 // the mark, and the mark again in a property (P2). A commit that is there already, by its id, is found and not repeated.
-// It has no snapshot of its own if Add is empty; then the current one is returned, if any.
+// It has no snapshot of its own if Add is empty, unless the catalog compares snapshots; then the current one is returned, if any.
 //
 // Errors: ErrFenced, c.Epoch is not the newest; ConflictError, the table is not as c expects: plan again; ErrUnknownOutcome;
 // after others nothing was applied.
@@ -96,7 +96,7 @@ func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 		id: c.CommitID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
 			e := edit{properties: iceberg.Properties{PropMark: string(mark)}}
-			if ch.files() > 0 || c.Marked && s.SnapshotID() != 0 {
+			if ch.files() > 0 || c.Marked && s.SnapshotID() != 0 || s.needsSnapshot() {
 				own := *ch
 				e.snapshot = &own
 			}
@@ -130,7 +130,7 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 		id: c.ID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
 			e := edit{properties: iceberg.Properties{PropCommitID: c.ID}}
-			if ch.files() > 0 {
+			if ch.files() > 0 || s.needsSnapshot() {
 				own := *ch
 				e.snapshot = &own
 			}
@@ -248,7 +248,10 @@ func (t *Table) ClaimEpoch(ctx context.Context, writer string, atLeast changelog
 			if have >= epoch {
 				return edit{}, fmt.Errorf("claim epoch %d of %s: epoch %d has it: %w", epoch, s.id, have, ErrFenced)
 			}
-			return edit{properties: iceberg.Properties{PropEpoch: strconv.FormatUint(uint64(epoch), 10), PropWriter: writer}}, nil
+			return edit{
+				properties: iceberg.Properties{PropEpoch: strconv.FormatUint(uint64(epoch), 10), PropWriter: writer},
+				claim:      s.needsSnapshot(),
+			}, nil
 		}})
 		if err != nil {
 			return 0, err
@@ -330,7 +333,12 @@ type edit struct {
 	properties iceberg.Properties
 	updates    []ice.Update
 	puffin     *puffinMaps // nil: no statistics go with the snapshot
+	claim      bool        // move epochRef
 }
+
+// needsSnapshot reports that a commit which no other may overtake, or come after unseen, has to make a snapshot although it
+// changes no files: the catalog compares nothing else (backend.comparesSnapshots).
+func (s *Store) needsSnapshot() bool { return s.table.catalog.backend.comparesSnapshots() }
 
 // commit carries a plan out: on the store as it is in the catalog now, not as s has it. It returns the new snapshot, or the
 // current one if the plan makes none.
@@ -376,24 +384,25 @@ func (s *Store) try(ctx context.Context, p plan) (Snapshot, error) {
 	}
 	var after loaded
 	err = s.table.catalog.options.Hook(ctx, Attempt{Table: s.table.Name(), Store: s.kind, ID: p.id}, func() (err error) {
-		after, err = s.table.catalog.backend.commit(ctx, s.id, now.loaded, append(updates, repairs(now.loaded.metadata)...))
+		after, err = s.table.catalog.backend.commit(ctx, s.id, now.loaded, updates)
 		return err
 	})
 	if err != nil {
-		return s.resolve(ctx, p, made, err)
+		return now.resolve(ctx, p, made, err)
 	}
-	if made != nil {
+	if made != nil && e.snapshot != nil {
 		return snapshotOf(made.snapshot), nil
 	}
 	now.loaded = after
 	return now.currentSnapshot(), nil
 }
 
-// resolve finds out what became of a commit that ended in an error (P2): it looks for the commit's id, or for its
+// resolve finds out what became of a commit on s that ended in an error (P2): it looks for the commit's id, or for its
 // snapshot, in the table as it is.
 func (s *Store) resolve(ctx context.Context, p plan, made *produced, cause error) (Snapshot, error) {
-	if errors.Is(cause, errMoved) || errors.Is(cause, errRefused) {
-		made.discard(s.table.catalog.fs)
+	backend, fs := s.table.catalog.backend, s.table.catalog.fs
+	if errors.Is(cause, errRefused) || errors.Is(cause, errMoved) && !backend.ownsMetadata() {
+		made.discard(fs)
 		return Snapshot{}, cause
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
@@ -410,8 +419,14 @@ func (s *Store) resolve(ctx context.Context, p plan, made *produced, cause error
 			return snapshotOf(landed), nil
 		}
 	}
-	// A SQLite statement that has returned is over: what is not there now was not applied. (The manifests stay, to be found by
-	// the orphan cleaner: a catalog over a network could still land the commit.)
+	switch {
+	case errors.Is(cause, errMoved): // a proxy may have sent it twice, and the second was refused because the first landed: it did not
+		made.discard(fs)
+		return Snapshot{}, cause
+	case !backend.settled(s.loaded, now.loaded):
+		return Snapshot{}, fmt.Errorf("commit %q to %s: %w: it is not there yet: %w", p.id, s.id, ErrUnknownOutcome, cause)
+	}
+	// (The manifests stay, to be found by the orphan cleaner.)
 	return Snapshot{}, fmt.Errorf("commit %q to %s: %w", p.id, s.id, cause)
 }
 

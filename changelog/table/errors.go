@@ -18,6 +18,9 @@ var (
 	ErrUnknownOutcome = errors.New("table: outcome of commit is unknown")
 	// ErrUnsupported reports a table that firn can not take: not a mixed table, or of a shape that it does not write.
 	ErrUnsupported = errors.New("table: not supported")
+	// ErrHalf reports a base store that names a change store which the catalog does not have. Catalog.Create completes one that
+	// was never written to.
+	ErrHalf = errors.New("table: base store without its change store")
 	// ErrCorrupt reports metadata or a manifest that cannot be read. Nothing is deleted.
 	ErrCorrupt = errors.New("table: corrupt metadata")
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,6 +39,9 @@ func (t *Table) Orphans(ctx context.Context, before time.Time) ([]string, error)
 		if err := t.catalog.fs.old(ctx, s.Location(), before, candidates); err != nil {
 			return nil, err
 		}
+	}
+	if t.catalog.backend.ownsMetadata() { // only the server knows which of them it needs
+		maps.DeleteFunc(candidates, func(path string, _ bool) bool { return strings.HasSuffix(path, ".metadata.json") })
 	}
 	// Listed first, asked second: what was committed in between is not taken for an orphan.
 	for _, s := range t.Stores() {

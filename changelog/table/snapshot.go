@@ -102,6 +102,9 @@ func (s *Store) updatesOf(ctx context.Context, e edit) (*produced, []ice.Update,
 	if len(unset) > 0 {
 		updates = append(updates, ice.NewRemovePropertiesUpdate(unset))
 	}
+	if e.claim {
+		return s.claimed(updates)
+	}
 	if e.snapshot == nil {
 		return nil, updates, nil
 	}
@@ -120,6 +123,19 @@ func (s *Store) updatesOf(ctx context.Context, e edit) (*produced, []ice.Update,
 		updates = append(updates, u)
 	}
 	return p, updates, nil
+}
+
+// claimed adds to the updates of a claim a move of epochRef to a snapshot of its own: without files and without a parent, so that it
+// keeps no file from expiry and is in no branch. The one that it pointed to before expires with the others.
+func (s *Store) claimed(updates []ice.Update) (*produced, []ice.Update, error) {
+	p := s.producer(&change{operation: ice.OpAppend, summary: map[string]string{PropClaim: "true"}})
+	sn, err := p.finish(nil, nil)
+	if err != nil {
+		(&produced{written: p.written}).discard(s.table.catalog.fs)
+		return nil, nil, err
+	}
+	return &produced{snapshot: sn, written: p.written}, append(updates, ice.NewAddSnapshotUpdate(sn),
+		ice.NewSetSnapshotRefUpdate(epochRef, sn.SnapshotID, ice.TagRef, 0, 0, 0)), nil
 }
 
 // repairs returns updates that give statistics files written by Java the empty maps and lists that the library would
@@ -161,10 +177,7 @@ type producer struct {
 // produce writes the manifests and the list of a new snapshot on the store's head. It returns nil for a tolerant change that has
 // nothing to do. Error: ConflictError, a file to remove (or that must be live) is not.
 func (s *Store) produce(ctx context.Context, ch *change) (_ *produced, err error) {
-	p := &producer{
-		store: s, md: s.loaded.metadata, change: ch, id: newSnapshotID(s.loaded.metadata), commit: uuid.NewString(),
-		sequence: s.loaded.metadata.LastSequenceNumber() + 1, found: map[string]bool{},
-	}
+	p := s.producer(ch)
 	defer func() {
 		if err != nil {
 			(&produced{written: p.written}).discard(s.table.catalog.fs)
@@ -201,6 +214,13 @@ func (s *Store) produce(ctx context.Context, ch *change) (_ *produced, err error
 		return nil, err
 	}
 	return &produced{snapshot: sn, written: p.written}, nil
+}
+
+func (s *Store) producer(ch *change) *producer {
+	return &producer{
+		store: s, md: s.loaded.metadata, change: ch, id: newSnapshotID(s.loaded.metadata), commit: uuid.NewString(),
+		sequence: s.loaded.metadata.LastSequenceNumber() + 1, found: map[string]bool{},
+	}
 }
 
 func newSnapshotID(md ice.Metadata) int64 {

@@ -26,6 +26,8 @@ const (
 	// PropMark is the FlushMark of the newest flush, as JSON, in the properties of the store that flushes go to: it
 	// outlives the snapshot.
 	PropMark = "firn.flush-mark"
+	// PropClaim marks the snapshot of a claimed epoch in the summary.
+	PropClaim = "firn.claim"
 )
 
 // Table is a mixed table as the catalog had it when it was loaded. It is immutable.
@@ -194,12 +196,14 @@ func (s *Store) Snapshot() *Snapshot {
 // SnapshotID returns the id of the current snapshot, or 0.
 func (s *Store) SnapshotID() int64 { return headOf(s.loaded.metadata) }
 
-// Snapshots returns all snapshots that are kept, oldest first.
+// Snapshots returns all snapshots that are kept, oldest first, without those of claims, which hold no rows.
 func (s *Store) Snapshots() []Snapshot {
 	all := s.loaded.metadata.Snapshots()
-	out := make([]Snapshot, len(all))
+	out := make([]Snapshot, 0, len(all))
 	for i := range all {
-		out[i] = snapshotOf(&all[i])
+		if sn := snapshotOf(&all[i]); sn.Summary[PropClaim] == "" {
+			out = append(out, sn)
+		}
 	}
 	slices.SortStableFunc(out, func(a, b Snapshot) int { return int(a.Sequence - b.Sequence) })
 	return out

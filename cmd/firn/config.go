@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"firn/logstore/httpapi"
 )
 
 // Size is a number of bytes, written 64MiB, 10GiB, 500kB or 4096.
@@ -38,11 +36,11 @@ type ListenConfig struct {
 
 // CatalogConfig is the Iceberg catalog.
 type CatalogConfig struct {
-	Type       string            `yaml:"type" doc:"sqlite"`
-	Name       string            `yaml:"name" doc:"the catalog's name, also in the rows of a SQL catalog"`
-	URI        string            `yaml:"uri" doc:"path of the SQLite file"`
-	Warehouse  string            `yaml:"warehouse" doc:"where table files go, file:DIRECTORY"`
-	Properties map[string]string `yaml:"properties" doc:"handed to the catalog as they are"`
+	Type       string            `yaml:"type" doc:"sqlite; sql: PostgreSQL, in the tables of Iceberg's JDBC catalog; rest: Iceberg's REST catalog"`
+	Name       string            `yaml:"name" doc:"the catalog's name, in the rows of sqlite and sql: their other readers must give the same"`
+	URI        string            `yaml:"uri" doc:"path of the SQLite file; postgres://USER:PASSWORD@HOST:PORT/DATABASE; http(s)://HOST:PORT/PATH"`
+	Warehouse  string            `yaml:"warehouse" doc:"where table files go, file:DIRECTORY; not used by rest, whose server says where (and must say file:)"`
+	Properties map[string]string `yaml:"properties" doc:"table-default.NAME: property of new tables; rest: token, or credential (ID:SECRET) with oauth2-server-uri and scope, header.NAME, prefix, warehouse, tls.ca (PEM file)"`
 }
 
 // SourceConfig is one source: exactly one of Kafka and File is there.
@@ -271,10 +269,7 @@ func (c *Config) validate() (errs []error) {
 	if c.Data == "" {
 		bad("data", "must name a directory")
 	}
-	oneOf("catalog.type", c.Catalog.Type, "sqlite")
-	if !strings.HasPrefix(c.Catalog.Warehouse, "file:") {
-		bad("catalog.warehouse", "%q: only file: is built so far", c.Catalog.Warehouse)
-	}
+	c.Catalog.validate(bad, oneOf)
 	if len(c.Sources) == 0 {
 		bad("sources", "at least one source is needed")
 	}
@@ -413,28 +408,6 @@ func (c *Config) Table(name string) TableConfig {
 		}
 	}
 	return c.Tables.Defaults
-}
-
-// warehouse returns the warehouse as an absolute file: location, so that tables can be read from any directory.
-func (c CatalogConfig) warehouse() (string, error) {
-	path, err := filepath.Abs(strings.TrimPrefix(strings.TrimPrefix(c.Warehouse, "file://"), "file:"))
-	if err != nil {
-		return "", fmt.Errorf("warehouse %s: %w", c.Warehouse, err)
-	}
-	return "file:" + path, nil
-}
-
-// location returns where the lake is, in absolute paths.
-func (c CatalogConfig) location() (httpapi.Catalog, error) {
-	warehouse, err := c.warehouse()
-	if err != nil {
-		return httpapi.Catalog{}, err
-	}
-	uri, err := filepath.Abs(c.URI)
-	if err != nil {
-		return httpapi.Catalog{}, fmt.Errorf("catalog %s: %w", c.URI, err)
-	}
-	return httpapi.Catalog{Type: c.Type, Name: c.Name, URI: uri, Warehouse: warehouse}, nil
 }
 
 func anchored(expr string) (*regexp.Regexp, error) {

@@ -94,7 +94,7 @@ func configNode(v reflect.Value, path string, secrets map[string]bool) *yaml.Nod
 		}
 		for _, k := range sortedKeys(v.Interface().(map[string]string)) {
 			value := v.MapIndex(reflect.ValueOf(k)).String()
-			if secrets[join(path, k)] {
+			if secrets[join(path, k)] || path == "catalog.properties" && secretProperty(k) {
 				value = masked
 			}
 			n.Content = append(n.Content, stringNode(k), stringNode(value))
@@ -103,6 +103,9 @@ func configNode(v reflect.Value, path string, secrets map[string]bool) *yaml.Nod
 	case reflect.String:
 		if v.Len() > 0 && (secrets[path] || strings.HasSuffix(path, ".password")) {
 			return stringNode(masked)
+		}
+		if path == "catalog.uri" {
+			return stringNode(maskURI(v.String()))
 		}
 		return stringNode(v.String())
 	default:

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -35,9 +34,9 @@ type lakeFlags struct {
 func (f *lakeFlags) add(cmd *cobra.Command) {
 	serverFlag(cmd, &f.server)
 	cmd.Flags().StringVarP(&f.config, "config", "c", "", "configuration file of the server: its lake, and its data directory when it does not run")
-	cmd.Flags().StringVar(&f.catalog.Type, "catalog-type", "sqlite", "kind of catalog, without -c")
+	cmd.Flags().StringVar(&f.catalog.Type, "catalog-type", "sqlite", "kind of catalog, without -c: sqlite, sql, rest")
 	cmd.Flags().StringVar(&f.catalog.Name, "catalog-name", "firn", "the catalog's name, without -c")
-	cmd.Flags().StringVar(&f.catalog.URI, "catalog-uri", "", "the catalog's SQLite file, without -c")
+	cmd.Flags().StringVar(&f.catalog.URI, "catalog-uri", "", "the catalog's SQLite file, postgres://… or http(s)://…, without -c")
 	cmd.Flags().StringVar(&f.catalog.Warehouse, "warehouse", "", "directory of the tables, without -c (file:…)")
 }
 
@@ -97,10 +96,7 @@ func (s *stores) openLake(ctx context.Context, cfg *Config, f *lakeFlags) (err e
 			return err
 		}
 	}
-	if cfg.Catalog.Warehouse == "" { // where new tables would go: none is made here
-		cfg.Catalog.Warehouse = "file:" + filepath.Dir(cfg.Catalog.URI)
-	}
-	if _, err := os.Stat(cfg.Catalog.URI); err != nil {
+	if cfg.Catalog, err = cfg.Catalog.readable(); err != nil {
 		return &exitError{exitOpen, fmt.Errorf("catalog: %w", err)}
 	}
 	if s.catalog, err = openCatalog(ctx, cfg.Catalog, slog.New(slog.DiscardHandler)); err != nil {
@@ -119,6 +115,10 @@ func lakeOfServer(ctx context.Context, server string) (CatalogConfig, error) {
 	var at httpapi.Catalog
 	if err := c.getJSON(ctx, "/v1/lake", &at); err != nil {
 		return CatalogConfig{}, fmt.Errorf("the lake is needed: name it with -c FILE, or with --catalog-uri FILE and --warehouse DIR, or run this beside its server: %w", err)
+	}
+	if at.Type != table.TypeSQLite {
+		return CatalogConfig{}, &exitError{exitOpen, fmt.Errorf(
+			"the server's lake is in a catalog of type %s, %s, and it tells nobody how to log in there: name its configuration with -c FILE", at.Type, at.URI)}
 	}
 	return CatalogConfig{Type: at.Type, Name: at.Name, URI: at.URI, Warehouse: at.Warehouse}, nil
 }

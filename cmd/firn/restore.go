@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
 	"firn/changelog/flush"
 	"firn/changelog/merge"
+	"firn/changelog/table"
 	"firn/logstore"
 	"firn/state"
 )
@@ -39,6 +41,10 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 		}
 	}
 	t, err := s.catalog.Load(ctx, name)
+	if errors.Is(err, table.ErrHalf) { // whoever creates it completes it; there is nothing to restore from
+		s.log.WarnContext(ctx, "table left out", "table", name, "err", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -126,23 +126,6 @@ func openData(dir string, opts logstore.Options) (*logstore.DB, error) {
 	}
 }
 
-func openCatalog(ctx context.Context, c CatalogConfig, log *slog.Logger) (*table.Catalog, error) {
-	warehouse, err := c.warehouse()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Dir(c.URI), 0o750); err != nil {
-		return nil, fmt.Errorf("catalog.uri: %w", err)
-	}
-	catalog, err := table.Open(ctx, table.Options{
-		Type: c.Type, Name: c.Name, URI: c.URI, Warehouse: warehouse, Properties: c.Properties, Logger: log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("catalog %s: %w", c.URI, err)
-	}
-	return catalog, nil
-}
-
 // openStages makes the parts that move changes, once the lake's tables are known.
 func (s *server) openStages(ctx context.Context) (err error) {
 	if err := s.restoreTables(ctx); err != nil {

@@ -151,7 +151,7 @@ func (l *lakeStatus) BaseRows(ctx context.Context, t *state.Table) (int64, error
 // Stores implements httpapi.Lake.
 func (l *lakeStatus) Stores(ctx context.Context, t *state.Table) (map[string]httpapi.StoreStatus, error) {
 	lake, err := l.catalog.Load(ctx, t.Name)
-	if errors.Is(err, table.ErrNotFound) { // nothing is flushed yet
+	if errors.Is(err, table.ErrNotFound) || errors.Is(err, table.ErrHalf) { // nothing is flushed yet
 		return map[string]httpapi.StoreStatus{}, nil
 	}
 	if err != nil {
