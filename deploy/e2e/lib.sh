@@ -98,6 +98,9 @@ kafka_start() {
 # --- firn ----------------------------------------------------------------------------------------------------------------
 firn_pid=
 firn_starts=0
+firn_catalog=            # the catalog's settings as YAML; empty: a SQLite file
+firn_at=()               # how verbs that read lake and log find both; empty: --server
+lake_at=()               # how foreign readers find the catalog; empty: the SQLite file
 
 # firn_config SOURCE TOPICS writes $work/firn.yaml. SOURCE is the source's own line of YAML. Commits and minor optimizing come
 # every second or two, so that a short run crosses many of them and kills fall into all stages.
@@ -105,10 +108,11 @@ firn_config() {
   data_port=$(free_port)
   admin_port=$(free_port)
   server=http://127.0.0.1:$data_port
+  local catalog=${firn_catalog:-"{type: sqlite, name: firn, uri: $work/catalog.db, warehouse: 'file:$work/lake'}"}
   cat >"$work/firn.yaml" <<YAML
 data: $work/data
 listen: {data: 127.0.0.1:$data_port, admin: 127.0.0.1:$admin_port}
-catalog: {type: sqlite, name: firn, uri: $work/catalog.db, warehouse: 'file:$work/lake'}
+catalog: $catalog
 sources:
   - name: e2e
     $1
@@ -213,8 +217,10 @@ firn_settle() {
 firn_rows() {
   local table=$1 want=$2 columns=$3 from
   shift 3
+  local at=("${firn_at[@]}")
+  [ ${#at[@]} != 0 ] || at=(--server "$server")
   for from in "${@:-index}"; do
-    same "$table: firn dump --from $from" "$want" "$FIRN" dump "$table" --from "$from" --columns "$columns" --server "$server"
+    same "$table: firn dump --from $from" "$want" "$FIRN" dump "$table" --from "$from" --columns "$columns" "${at[@]}"
   done
 }
 
@@ -223,7 +229,9 @@ firn_rows() {
 # which of them can be had, and names the others once.
 lake_rows() {
   local table=$1 want=$2 columns=$3 reader
-  local at=(--sqlite "$work/catalog.db" --table)
+  local at=("${lake_at[@]}")
+  [ ${#at[@]} != 0 ] || at=(--sqlite "$work/catalog.db")
+  at+=(--table)
   for reader in ${E2E_READERS-javaiceberg pyiceberg duckdb}; do
     same "$table: $reader" "$want" "$peers/$reader/dump" "${at[@]}" "$table" --columns "$columns"
     [ "$reader" = javaiceberg ] || continue

@@ -91,6 +91,8 @@ for r in "${recordings[@]}"; do part "file $r" "" "$here/replay.sh" --file "${mo
 for r in "${recordings[@]}"; do part "kafka 3 partitions, kills, readers: $r" kafka "$here/replay.sh" --partitions 3 --kills 5 --readers "${more[@]}" "$r"; done
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
 for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
+part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
+part "catalog over REST" restcatalog "$here/catalogs.sh" rest
 part "file, kills: postgres-json-schemas" "" "$here/replay.sh" --file --kills 5 postgres-json-schemas
 
 if [ -n "$full" ]; then
