@@ -245,9 +245,10 @@ func (t *Table) ClaimEpoch(ctx context.Context, writer string, atLeast changelog
 			if err != nil {
 				return edit{}, err
 			}
-			if have >= epoch {
+			if have >= epoch && s.loaded.metadata.Properties()[PropWriter] != writer {
 				return edit{}, fmt.Errorf("claim epoch %d of %s: epoch %d has it: %w", epoch, s.id, have, ErrFenced)
 			}
+			epoch = max(epoch, have+1) // an earlier claim of ours, whose answer was lost, has come after all
 			return edit{
 				properties: iceberg.Properties{PropEpoch: strconv.FormatUint(uint64(epoch), 10), PropWriter: writer},
 				claim:      s.needsSnapshot(),

@@ -219,6 +219,29 @@ func TestRESTLateCommit(t *testing.T) {
 	}
 }
 
+// TestRESTLateClaim: a claim whose request comes late, just before the next claim of the same writer, does not end that writer.
+func TestRESTLateClaim(t *testing.T) {
+	l, s := newLake(t, "rest"), users(t)
+	tbl := l.create("db.users", s)
+	var held func() int
+	l.rest.inject(func(_ string, apply func() int) int { held = apply; return 0 })
+	if _, err := tbl.ClaimEpoch(t.Context(), "writer-1", 0); !errors.Is(err, table.ErrUnknownOutcome) {
+		t.Fatalf("got %v", err)
+	}
+	l.rest.inject(func(_ string, apply func() int) int {
+		l.rest.inject(nil)
+		if status := held(); status != http.StatusOK {
+			t.Errorf("the late claim is answered %d", status)
+		}
+		return apply()
+	})
+	epoch, err := tbl.ClaimEpoch(t.Context(), "writer-1", 0)
+	if err != nil || epoch != 2 {
+		t.Fatalf("epoch %d, %v", epoch, err)
+	}
+	l.append(tbl, l.commit(epoch, 0, 1, l.file(tbl.Change(), s, mixed.Insert, 0, 1, row{1, "a"})))
+}
+
 // TestRESTLies: a catalog that answers success and has not committed is not believed.
 func TestRESTLies(t *testing.T) {
 	l, s := newLake(t, "rest"), users(t)
