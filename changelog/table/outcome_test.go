@@ -16,11 +16,21 @@ func TestPostgresOutcome(t *testing.T) {
 		err  error
 		want error
 	}{
-		{code("40001"), errMoved}, {code("40P01"), errMoved},
-		{code("22001"), errRefused}, {code("42501"), errRefused}, {code("53100"), errRefused}, {code("25006"), errRefused},
+		{code("40001"), errMoved},
+		{code("40P01"), errMoved},
+		{code("22001"), errRefused},
+		{code("42501"), errRefused},
+		{code("53100"), errRefused},
+		{code("25006"), errRefused},
 		{&pgconn.ConnectError{}, errRefused},
-		{code("40003"), nil}, {code("57P01"), nil}, {code("57014"), nil}, {code("08006"), nil}, {code("XX000"), nil}, {code("58030"), nil},
-		{errors.New("connection reset by peer"), nil}, {context.DeadlineExceeded, nil},
+		{code("40003"), nil},
+		{code("57P01"), nil},
+		{code("57014"), nil},
+		{code("08006"), nil},
+		{code("XX000"), nil},
+		{code("58030"), nil},
+		{errors.New("connection reset by peer"), nil},
+		{context.DeadlineExceeded, nil},
 	} {
 		if got := postgresOutcome(c.err); !errors.Is(got, c.want) || (got == nil) != (c.want == nil) {
 			t.Errorf("%v: %v, want %v", c.err, got, c.want)

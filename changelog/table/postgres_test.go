@@ -50,10 +50,10 @@ func TestPostgresInFlight(t *testing.T) {
 // TestPostgresRefused: what cannot be a catalog in PostgreSQL is said, without the password.
 func TestPostgresRefused(t *testing.T) {
 	for uri, want := range map[string]string{
-		"mysql://me:hush@127.0.0.1/x":                 "a SQL catalog is in PostgreSQL",
-		"postgres://me:hush@127.0.0.1:1/x":            "connect",
-		"postgres://me:hush@127.0.0.1:x/x":            "postgres://",
-		"postgres://me@127.0.0.1:1/x?password=hush":   "connect",
+		"mysql://me:hush@127.0.0.1/x":                     "a SQL catalog is in PostgreSQL",
+		"postgres://me:hush@127.0.0.1:1/x":                "connect",
+		"postgres://me:hush@127.0.0.1:x/x":                "postgres://",
+		"postgres://me@127.0.0.1:1/x?password=hush":       "connect",
 		"postgres://me:hu%73h@127.0.0.1:1/x?sslmode=what": "sslmode",
 	} {
 		_, err := table.Open(t.Context(), table.Options{Type: table.TypeSQL, URI: uri, Warehouse: t.TempDir()})

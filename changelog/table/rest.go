@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -250,9 +251,7 @@ type tableChange struct {
 func (c *restCatalog) stage(ctx context.Context, t newTable) (tableChange, error) {
 	md := t.md
 	props := iceberg.Properties{"format-version": "2"}
-	for k, v := range md.Properties() {
-		props[k] = v
-	}
+	maps.Copy(props, md.Properties())
 	var a tableAnswer
 	_, err := c.http.do(ctx, http.MethodPost, namespacePath(t.id.namespace)+"/tables", nil, nil, map[string]any{
 		"name": t.id.name, "schema": md.CurrentSchema(), "stage-create": true, "properties": props,
@@ -274,9 +273,7 @@ func (c *restCatalog) stage(ctx context.Context, t newTable) (tableChange, error
 	spec, order := md.PartitionSpec(), md.SortOrder()
 	ours := iceberg.Properties{} // what the server adds by itself, and then what we want
 	for _, p := range []iceberg.Properties{staged.metadata.Properties(), md.Properties()} {
-		for k, v := range p {
-			ours[k] = v
-		}
+		maps.Copy(ours, p)
 	}
 	updates := []ice.Update{
 		ice.NewAssignUUIDUpdate(staged.metadata.TableUUID()),

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"firn/changelog"
 	"firn/changelog/mixed"
@@ -181,40 +182,39 @@ func TestRESTLateCommit(t *testing.T) {
 	l.merged(tbl, s)
 	var held []func() int
 	hold := func(_ string, apply func() int) int { held = append(held, apply); return 0 }
-	for name, send := range map[string]func() error{
-		"flush": func() func() error {
-			c := l.commit(0, 4, 5, l.file(tbl.Change(), s, mixed.Insert, 0, 5, row{5, "e"}))
-			return func() error { _, err := tbl.AppendChanges(t.Context(), c); return err }
-		}(),
-		"mark": func() func() error {
-			c := l.commit(0, 5, 6)
-			return func() error { _, err := tbl.AppendChanges(t.Context(), c); return err }
-		}(),
-		"sequence": func() error {
-			_, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "seq", Optimized: map[string]int64{"": 2}})
+	flush, mark := l.commit(0, 4, 5, l.file(tbl.Change(), s, mixed.Insert, 0, 5, row{5, "e"})), l.commit(0, 5, 6)
+	for i, c := range []struct {
+		name string
+		send func() error
+	}{
+		{"flush", func() error { _, err := tbl.AppendChanges(t.Context(), flush); return err }},
+		{"mark", func() error { _, err := tbl.AppendChanges(t.Context(), mark); return err }},
+		{"sequence", func() error {
+			_, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "seq", Optimized: map[string]int64{"": 4}})
 			return err
-		},
+		}},
 	} {
 		held = nil
 		l.rest.inject(hold)
-		if err := send(); !errors.Is(err, table.ErrUnknownOutcome) {
-			t.Fatalf("%s: %v", name, err)
+		if err := c.send(); !errors.Is(err, table.ErrUnknownOutcome) {
+			t.Fatalf("%s: %v", c.name, err)
 		}
 		l.rest.inject(nil)
-		if err := send(); err != nil {
-			t.Fatalf("%s: %v", name, err)
+		if err := c.send(); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
 		}
-		l.append(tbl, l.commit(0, 6, 7))
-		l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 3}})
+		to, seq := changelog.SeqNum(7+i), int64(3+i)
+		l.append(tbl, l.commit(0, to-1, to))
+		l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": seq}})
 		if len(held) != 1 {
-			t.Fatalf("%s: %d requests", name, len(held))
+			t.Fatalf("%s: %d requests", c.name, len(held))
 		}
 		if status := held[0](); status != http.StatusConflict {
-			t.Errorf("%s: the late request is answered %d", name, status)
+			t.Errorf("%s: the late request is answered %d", c.name, status)
 		}
 		now := l.load(tbl)
-		if mark, _, err := now.LastCommit(); err != nil || mark.To != 7 || now.Optimized()[""] != 3 {
-			t.Errorf("%s: mark %+v, optimized %v, %v", name, mark, now.Optimized(), err)
+		if mark, _, err := now.LastCommit(); err != nil || mark.To != to || now.Optimized()[""] != seq {
+			t.Errorf("%s: mark %+v, optimized %v, %v", c.name, mark, now.Optimized(), err)
 		}
 	}
 }
@@ -374,6 +374,22 @@ func TestRESTElsewhere(t *testing.T) {
 	}
 }
 
+// TestRESTMetadataIsTheServers: metadata files that the table does not name are no orphans to us: the server may need them.
+func TestRESTMetadataIsTheServers(t *testing.T) {
+	l, s := newLake(t, "rest"), users(t)
+	tbl := l.create("db.users", s)
+	dir := strings.TrimPrefix(tbl.Base().Location(), "file://") + "/metadata/"
+	for _, name := range []string{"old.metadata.json", "old.avro"} {
+		if err := os.WriteFile(dir+name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.now = l.now.Add(2 * time.Hour)
+	if got, err := tbl.Orphans(t.Context(), l.now); err != nil || len(got) != 1 || !strings.HasSuffix(got[0], "/old.avro") {
+		t.Errorf("orphans %v, %v", got, err)
+	}
+}
+
 // TestRESTConnect: authentication, headers, prefix, warehouse, trust; and what is wrong is said without secrets.
 func TestRESTConnect(t *testing.T) {
 	l, s := newLake(t, "rest"), users(t)
@@ -382,7 +398,8 @@ func TestRESTConnect(t *testing.T) {
 	}
 	l.rest.token = "hush-token"
 	for _, client := range []map[string]string{
-		{"token": "hush-token", "header.X-Firn": "yes", "warehouse": "there", "prefix": "mine"}, {"credential": "me:hush"},
+		{"token": "hush-token", "header.X-Firn": "yes", "warehouse": "there", "prefix": "mine"},
+		{"credential": "me:hush"},
 		{"credential": "me:hush", "scope": "catalog", "oauth2-server-uri": l.rest.url + "/v1/oauth/tokens"},
 		{"header.Authorization": "Bearer "},
 	} {

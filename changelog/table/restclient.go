@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -241,9 +242,7 @@ func (c *restClient) once(ctx context.Context, method, path string, query url.Va
 		return nil, fmt.Errorf("%w: %w", errNotSent, err)
 	}
 	for _, set := range []http.Header{c.header, header} {
-		for k, v := range set {
-			req.Header[k] = v
-		}
+		maps.Copy(req.Header, set)
 	}
 	if payload != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -286,8 +285,7 @@ func (c *restClient) sign(req *http.Request) error {
 	}
 	token, err := source.Token()
 	if err != nil {
-		var refused *oauth2.RetrieveError
-		if errors.As(err, &refused) { // its text would quote the server's whole answer
+		if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok { // its text would quote the server's whole answer
 			return fmt.Errorf("token for the catalog's credential: %s %s %s", refused.Response.Status, refused.ErrorCode, refused.ErrorDescription)
 		}
 		return fmt.Errorf("token for the catalog's credential: %w", err)

@@ -128,6 +128,9 @@ func cut(w http.ResponseWriter) {
 }
 
 func fail(w http.ResponseWriter, status int, kind, message string) {
+	if status == http.StatusFound {
+		w.Header().Set("Location", "/at/v1/pre/fix/namespaces/db/tables/users_change_")
+	}
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{"message": message, "type": kind, "code": status}})
 }

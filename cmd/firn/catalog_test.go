@@ -20,11 +20,13 @@ func TestCatalogOptions(t *testing.T) {
 	}{
 		{
 			CatalogConfig{Type: "rest", URI: "http://h", Properties: map[string]string{"token": "t", "table-default.a": "b"}},
-			map[string]string{"token": "t"}, map[string]string{"a": "b"},
+			map[string]string{"token": "t"},
+			map[string]string{"a": "b"},
 		},
 		{
 			CatalogConfig{Type: "sql", URI: "postgres://h/d", Warehouse: "file:/w", Properties: map[string]string{"table-default.a": "b", "c": "d"}},
-			nil, map[string]string{"a": "b", "c": "d"},
+			nil,
+			map[string]string{"a": "b", "c": "d"},
 		},
 	} {
 		o, err := c.config.options(slog.New(slog.DiscardHandler))

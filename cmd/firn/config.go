@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
 )
 
 // Size is a number of bytes, written 64MiB, 10GiB, 500kB or 4096.
