@@ -89,7 +89,7 @@ func TestConfigSecrets(t *testing.T) {
 	t.Setenv("FIRN_TEST_BROKER", "10.0.0.1:9092")
 	cfg, err := parseConfig("f", []byte(`
 sources: [{name: s, kafka: {brokers: ["${FIRN_TEST_BROKER}"], sasl: {mechanism: plain, user: u, password: "${file:`+secret+`}"}}}]
-catalog: {type: rest, uri: 'https://c:8181', properties: {token: "${FIRN_TEST_BROKER}", header.Key: hush-hush, credential: "me:hush"}}
+catalog: {type: rest, uri: 'https://me:hush@c:8181', properties: {token: "${FIRN_TEST_BROKER}", header.Key: hush-hush, credential: "me:hush"}}
 `))
 	if err != nil {
 		t.Fatal(err)
