@@ -243,7 +243,7 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range t.stores() {
+	for _, s := range t.Stores() {
 		if !sameSchema(s.loaded.metadata.CurrentSchema(), base.md.CurrentSchema()) {
 			return nil, fmt.Errorf("create %s: the catalog has changed the field ids of %s: %w", name, s.id, ErrCorrupt)
 		}
