@@ -19,24 +19,30 @@ import (
 const tableDefault = "table-default."
 
 // validate reports what is wrong with the settings together; whether the catalog can be reached is seen when it is opened.
-func (c CatalogConfig) validate(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	oneOf("catalog.type", c.Type, table.TypeSQLite, table.TypeSQL, table.TypeREST)
-	if c.Type != table.TypeREST && !strings.HasPrefix(c.Warehouse, "file:") {
-		bad("catalog.warehouse", "%q: only file: is built so far", c.Warehouse)
+func (c CatalogConfig) validate(p *problems) {
+	p.oneOf("catalog.type", c.Type, table.TypeSQLite, table.TypeSQL, table.TypeREST)
+	if c.Name == "" {
+		p.wrong("catalog.name", "must not be empty")
+	}
+	if c.Type != table.TypeREST {
+		if dir, ok := strings.CutPrefix(c.Warehouse, "file:"); !ok {
+			p.bad("catalog.warehouse", c.Warehouse, "does not begin with file: (others are not built yet)")
+		} else if strings.Trim(dir, "/") == "" {
+			p.bad("catalog.warehouse", c.Warehouse, "names no directory")
+		}
 	}
 	scheme, _, isURL := strings.Cut(c.URI, "://")
-	shown := table.RedactURI(c.URI)
 	switch {
 	case c.Type == table.TypeSQLite && (isURL || c.URI == ""):
-		bad("catalog.uri", "%q: type sqlite needs the path of a file", shown)
+		p.bad("catalog.uri", c.URI, "is no file: type sqlite needs the path of one")
 	case c.Type == table.TypeSQL && (!isURL || scheme != "postgres" && scheme != "postgresql"):
-		bad("catalog.uri", "%q: type sql needs postgres://USER@HOST:PORT/DATABASE", shown)
+		p.bad("catalog.uri", c.URI, "does not suit type sql, which needs postgres://USER@HOST:PORT/DATABASE")
 	case c.Type == table.TypeREST && (!isURL || scheme != "http" && scheme != "https"):
-		bad("catalog.uri", "%q: type rest needs http(s)://HOST:PORT/PATH", shown)
+		p.bad("catalog.uri", c.URI, "does not suit type rest, which needs http(s)://HOST:PORT/PATH")
 	}
 	for k := range c.Properties {
 		if c.Type != table.TypeREST && secretProperty(k) {
-			bad("catalog.properties."+k, "is of a REST catalog: here it would be written into every table")
+			p.wrong("catalog.properties."+k, "is of a REST catalog: here it would be written into every table")
 		}
 	}
 }
@@ -133,8 +139,3 @@ var (
 	uriPassword   = regexp.MustCompile(`(://[^/?#@:]*:)[^/?#]*@`)
 	queryPassword = regexp.MustCompile(`([?&](?:ssl)?password=)[^&#]*`)
 )
-
-// maskURI hides the passwords in a catalog's URI.
-func maskURI(uri string) string {
-	return queryPassword.ReplaceAllString(uriPassword.ReplaceAllString(uri, "${1}"+masked+"@"), "${1}"+masked)
-}

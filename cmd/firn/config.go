@@ -1,12 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -23,13 +20,14 @@ type Config struct {
 	Limits  LimitsConfig   `yaml:"limits" doc:"bounds; at each of them the sources are slowed, nothing is dropped"`
 	Log     LogConfig      `yaml:"log" doc:"firn's own log, on standard error"`
 
-	file    string          // for messages
-	secrets map[string]bool // paths of values that came out of ${…}
+	file     string            // for messages
+	secrets  map[string]string // by path: values with ${…} as the file has them
+	expanded map[string]string // what each ${…} stands for, to the ${…}
 }
 
 // ListenConfig is the two listeners.
 type ListenConfig struct {
-	Data  string `yaml:"data" doc:"lookups, feeds, tables"`
+	Data  string `yaml:"data" doc:"lookups, feeds, tables; HOST:PORT, port 0: a free one"`
 	Admin string `yaml:"admin" doc:"metrics, health, profiles; keep it private"`
 }
 
@@ -47,7 +45,7 @@ type SourceConfig struct {
 	Name    string        `yaml:"name" doc:"unique; part of stored positions: a renamed source is a new one"`
 	Kafka   *KafkaConfig  `yaml:"kafka" doc:"a Kafka cluster"`
 	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
-	Topics  []string      `yaml:"topics" doc:"anchored regular expressions; new matching topics are found while running"`
+	Topics  []string      `yaml:"topics" doc:"anchored regular expressions, needed for kafka; new matching topics are found while running; default for file: all"`
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
 	Format  string        `yaml:"format" doc:"json, or json_schema: every message must have the schema wrapper"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
@@ -69,7 +67,7 @@ type SourceConfig struct {
 // KafkaConfig is a Kafka cluster.
 type KafkaConfig struct {
 	Brokers []string      `yaml:"brokers" doc:"host:port of the first brokers to ask"`
-	Group   string        `yaml:"group" doc:"consumer group; empty: firn-NAME"`
+	Group   string        `yaml:"group" doc:"consumer group; default firn-NAME, of the source"`
 	Start   string        `yaml:"start" doc:"earliest, latest: where a partition without a stored position starts"`
 	Session time.Duration `yaml:"session_timeout" doc:"how long the group waits for a silent member; a restart with the same data directory need not wait"`
 	TLS     TLSConfig     `yaml:"tls" doc:"encryption"`
@@ -95,14 +93,14 @@ type SASLConfig struct {
 
 // FileConfig is a recorded topic file.
 type FileConfig struct {
-	Path   string `yaml:"path" doc:"the file; .gz is decompressed"`
+	Path   string `yaml:"path" doc:"the file; .gz is decompressed and cannot be followed"`
 	Follow bool   `yaml:"follow" doc:"wait for more lines at its end"`
 }
 
 // RouteConfig sends topics to a table.
 type RouteConfig struct {
 	Topic   string   `yaml:"topic" doc:"anchored regular expression"`
-	Table   string   `yaml:"table" doc:"namespace.table; $1 is the expression's first group"`
+	Table   string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
 	Keyless string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
 	Key     keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
 }
@@ -220,24 +218,25 @@ func defaultConfig() *Config {
 		}},
 		Limits:  LimitsConfig{Memory: 1 << 30, Disk: 50 << 30, Parked: 1 << 30, Connections: 10000},
 		Log:     LogConfig{Level: "info", Format: "text"},
-		secrets: map[string]bool{},
+		secrets: map[string]string{}, expanded: map[string]string{},
 	}
 }
 
 // defaultSource returns a source's defaults.
 func defaultSource() SourceConfig {
 	return SourceConfig{
-		Topics: []string{".*"}, Format: "json", Schema: "auto", Shape: "envelope", Identity: "auto",
+		Format: "json", Schema: "auto", Shape: "envelope", Identity: "auto",
 		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
 }
 
-// loadConfig reads, decodes and validates a configuration file. The error joins everything that is wrong with it.
+// loadConfig reads, decodes and validates a configuration file. The error joins everything that is wrong with it; a file
+// that cannot be read is an *exitError of exitOpen.
 func loadConfig(file string) (*Config, error) {
 	text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, &exitError{exitOpen, fmt.Errorf("configuration: %w", err)}
 	}
 	return parseConfig(file, text)
 }
@@ -245,157 +244,38 @@ func loadConfig(file string) (*Config, error) {
 func parseConfig(file string, text []byte) (*Config, error) {
 	cfg := defaultConfig()
 	cfg.file = file
-	d := &decoder{file: file, secrets: cfg.secrets}
+	p := &problems{file: file, lines: map[string]int{}, failed: map[string]bool{}, secrets: cfg.secrets}
+	d := &decoder{problems: p, expanded: cfg.expanded}
 	d.document(text, cfg)
-	if len(d.errs) == 0 {
-		d.errs = append(d.errs, cfg.validate()...)
-	}
-	if len(d.errs) > 0 {
-		return nil, errors.Join(d.errs...)
+	cfg.fill()
+	cfg.validate(p)
+	if err := p.err(); err != nil {
+		return nil, err
 	}
 	return cfg, nil
 }
 
-func (c *Config) validate() (errs []error) {
-	bad := func(path, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s: %s", c.file, path, fmt.Sprintf(format, args...)))
-	}
-	oneOf := func(path, value string, allowed ...string) {
-		if !slices.Contains(allowed, value) {
-			bad(path, "%q is not one of %s", value, strings.Join(allowed, ", "))
-		}
-	}
-	if c.Data == "" {
-		bad("data", "must name a directory")
-	}
-	c.Catalog.validate(bad, oneOf)
-	if len(c.Sources) == 0 {
-		bad("sources", "at least one source is needed")
-	}
-	names := map[string]bool{}
+// fill sets what follows from other settings where the file does not say it.
+func (c *Config) fill() {
 	for i := range c.Sources {
-		s, path := &c.Sources[i], fmt.Sprintf("sources[%d]", i)
-		if s.Name == "" || strings.ContainsAny(s.Name, "/:") {
-			bad(path+".name", "%q: a source needs a name without / and :", s.Name)
+		s := &c.Sources[i]
+		if s.Format == "json_schema" && s.Schema == "auto" {
+			s.Schema = "always"
 		}
-		if names[s.Name] {
-			bad(path+".name", "%q is there twice", s.Name)
+		if s.File != nil && s.Topics == nil {
+			s.Topics = []string{".*"}
 		}
-		names[s.Name] = true
-		s.validate(path, bad, oneOf)
-	}
-	c.Tables.Defaults.validate("tables.defaults", bad, oneOf)
-	for i, o := range c.Tables.Overrides {
-		path := fmt.Sprintf("tables.overrides[%d]", i)
-		if _, err := anchored(o.Match); err != nil || o.Match == "" {
-			bad(path+".match", "%q is no regular expression of table names: %v", o.Match, err)
+		if k := s.Kafka; k != nil {
+			if k.Group == "" {
+				k.Group = "firn-" + s.Name
+			}
+			k.TLS.Enabled = k.TLS.Enabled || k.TLS.CA != "" || k.TLS.Cert != ""
 		}
-		o.validate(path, bad, oneOf)
-	}
-	if c.Limits.Memory < 64<<20 {
-		bad("limits.memory", "%s is less than 64MiB", c.Limits.Memory)
-	}
-	if c.Limits.Disk < 64<<20 {
-		bad("limits.disk", "%s is less than 64MiB", c.Limits.Disk)
-	}
-	if c.Limits.Parked < 1<<20 {
-		bad("limits.parked", "%s is less than 1MiB", c.Limits.Parked)
-	}
-	if c.Limits.Connections < 1 {
-		bad("limits.connections", "must be at least 1")
-	}
-	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	oneOf("log.format", c.Log.Format, "text", "json")
-	return errs
-}
-
-func (s *SourceConfig) validate(path string, bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	switch {
-	case s.Kafka == nil && s.File == nil, s.Kafka != nil && s.File != nil:
-		bad(path, "exactly one of kafka and file must be there")
-	case s.Kafka != nil:
-		if len(s.Kafka.Brokers) == 0 {
-			bad(path+".kafka.brokers", "at least one broker is needed")
-		}
-		if s.Kafka.Session < time.Second {
-			bad(path+".kafka.session_timeout", "%v is less than 1s", s.Kafka.Session)
-		}
-		oneOf(path+".kafka.start", s.Kafka.Start, "earliest", "latest")
-		oneOf(path+".kafka.sasl.mechanism", s.Kafka.SASL.Mechanism, "", "plain", "scram-sha-256", "scram-sha-512")
-	case s.File.Path == "":
-		bad(path+".file.path", "must name a file")
-	}
-	for _, list := range []struct {
-		key   string
-		exprs []string
-	}{{"topics", s.Topics}, {"exclude", s.Exclude}} {
-		for i, e := range list.exprs {
-			if _, err := anchored(e); err != nil {
-				bad(fmt.Sprintf("%s.%s[%d]", path, list.key, i), "%v", err)
+		for j := range s.Routes {
+			if r := &s.Routes[j]; r.Key.Mode == "" {
+				r.Key.Mode = "message"
 			}
 		}
-	}
-	oneOf(path+".format", s.Format, "json", "json_schema")
-	oneOf(path+".schema", s.Schema, "auto", "always", "never")
-	oneOf(path+".shape", s.Shape, "envelope")
-	oneOf(path+".identity", s.Identity, "auto", "full", "default")
-	oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
-	oneOf(path+".keyless", s.Keyless, "append", "reject_changes", "full_row")
-	oneOf(path+".keyless_resnapshot", s.KeylessResnapshot, "stop", "reload")
-	oneOf(path+".on_truncate", s.OnTruncate, "apply", "ignore")
-	oneOf(path+".infinity", s.Infinity, "null", "clamp", "reject")
-	if s.ReplayWindow < 0 || s.ReplayWindow > 10_000_000 {
-		bad(path+".replay_window", "%d is not between 0 and 10000000", s.ReplayWindow)
-	}
-	for i, r := range s.Routes {
-		at := fmt.Sprintf("%s.routes[%d]", path, i)
-		if _, err := anchored(r.Topic); err != nil || r.Topic == "" {
-			bad(at+".topic", "%q is no regular expression of topics: %v", r.Topic, err)
-		}
-		if strings.Count(r.Table, ".") != 1 {
-			bad(at+".table", "%q is not namespace.table", r.Table)
-		}
-		if r.Keyless != "" {
-			oneOf(at+".keyless", r.Keyless, "append", "reject_changes", "full_row")
-		}
-	}
-}
-
-func (t *TableConfig) validate(path string, bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	oneOf(path+".format", t.Format, "mixed-iceberg")
-	oneOf(path+".index", t.Index, "row")
-	oneOf(path+".before", t.Before, "source")
-	if len(t.Partition) > 0 {
-		bad(path+".partition", "partitioned tables are not built yet")
-	}
-	atLeast := func(key string, have, least time.Duration) {
-		if have < least {
-			bad(path+"."+key, "%v is less than %v", have, least)
-		}
-	}
-	atLeast("flush.interval", t.Flush.Interval, 100*time.Millisecond)
-	atLeast("retention.time", t.Retention.Time, time.Second)
-	atLeast("optimize.minor.interval", t.Optimize.Minor.Interval, 100*time.Millisecond)
-	atLeast("optimize.expire.change_files", t.Optimize.Expire.Grace, 0)
-	atLeast("optimize.expire.snapshot_age", t.Optimize.Expire.Age, 0)
-	atLeast("optimize.full.interval", t.Optimize.Full.Interval, 0)
-	if t.Flush.Bytes < 1<<10 {
-		bad(path+".flush.bytes", "%s is less than 1KiB", t.Flush.Bytes)
-	}
-	if t.Retention.Bytes < 1<<20 {
-		bad(path+".retention.bytes", "%s is less than 1MiB", t.Retention.Bytes)
-	}
-	if t.Optimize.Target < 1<<20 {
-		bad(path+".optimize.target_size", "%s is less than 1MiB", t.Optimize.Target)
-	}
-	if t.Optimize.Minor.Files < 1 || t.Optimize.Major.Files < 2 {
-		bad(path+".optimize", "minor.files must be at least 1 and major.files at least 2")
-	}
-	if r := t.Optimize.Major.Ratio; r <= 0 || r > 1 {
-		bad(path+".optimize.major.duplicate_ratio", "%v is not in (0, 1]", r)
-	}
-	if t.Optimize.Expire.Snapshots < 1 {
-		bad(path+".optimize.expire.snapshots", "must be at least 1")
 	}
 }
 

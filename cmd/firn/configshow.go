@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -11,28 +12,36 @@ import (
 )
 
 func newConfigCmd(e *env) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check or show a configuration file"}
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check or show a configuration file",
+		Example: `  firn config check firn.yaml
+  firn config show firn.yaml`,
+	}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "check FILE",
-		Short:   "Print ok, or every error of the file (exit status 1)",
+		Short:   "Print ok, or every error of the file with its line (exit status 1)",
 		Example: "  firn config check firn.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := loadConfig(args[0]); err != nil {
-				return &exitError{exitNo, err}
+			if _, err := askedConfig(args[0]); err != nil {
+				return err
 			}
 			fmt.Fprintln(e.Stdout, "ok")
 			return nil
 		},
 	}, &cobra.Command{
-		Use:     "show FILE",
-		Short:   "Print the effective configuration, defaults and comments included, secrets masked",
+		Use:   "show FILE",
+		Short: "Print the effective configuration, defaults and comments included, secrets masked",
+		Long: `Show prints every setting with the value that it has in effect. Masked are values that come out of ${ENV} and ${file:PATH},
+passwords, properties whose names speak of a secret (password, secret, token, credential, key, authorization), and user
+names and passwords within URIs.`,
 		Example: "  firn config show firn.yaml",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			cfg, err := loadConfig(args[0])
+			cfg, err := askedConfig(args[0])
 			if err != nil {
-				return &exitError{exitNo, err}
+				return err
 			}
 			text, err := showConfig(cfg)
 			if err != nil {
@@ -45,6 +54,15 @@ func newConfigCmd(e *env) *cobra.Command {
 	return cmd
 }
 
+// askedConfig loads a file about which the answer may be no.
+func askedConfig(file string) (*Config, error) {
+	cfg, err := loadConfig(file)
+	if _, unread := errors.AsType[*exitError](err); err != nil && !unread {
+		err = &exitError{exitNo, err}
+	}
+	return cfg, err
+}
+
 // showConfig renders a configuration as YAML that loads again, but for masked secrets.
 func showConfig(cfg *Config) ([]byte, error) {
 	text, err := yaml.Marshal(configNode(reflect.ValueOf(*cfg), "", cfg.secrets))
@@ -54,9 +72,11 @@ func showConfig(cfg *Config) ([]byte, error) {
 	return text, nil
 }
 
-const masked = "********"
-
-func configNode(v reflect.Value, path string, secrets map[string]bool) *yaml.Node {
+// configNode renders a part of a configuration. secrets are the paths of values with ${…}; nil: nothing is masked.
+func configNode(v reflect.Value, path string, secrets map[string]string) *yaml.Node {
+	if _, ok := secrets[path]; ok {
+		return stringNode(masked)
+	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return scalarNode(shortDuration(x))
@@ -93,19 +113,12 @@ func configNode(v reflect.Value, path string, secrets map[string]bool) *yaml.Nod
 			n.Style = yaml.FlowStyle
 		}
 		for _, k := range sortedKeys(v.Interface().(map[string]string)) {
-			value := v.MapIndex(reflect.ValueOf(k)).String()
-			if secrets[join(path, k)] || path == "catalog.properties" && secretProperty(k) {
-				value = masked
-			}
-			n.Content = append(n.Content, stringNode(k), stringNode(value))
+			n.Content = append(n.Content, stringNode(k), configNode(v.MapIndex(reflect.ValueOf(k)), join(path, k), secrets))
 		}
 		return n
 	case reflect.String:
-		if v.Len() > 0 && (secrets[path] || strings.HasSuffix(path, ".password")) {
-			return stringNode(masked)
-		}
-		if path == "catalog.uri" {
-			return stringNode(maskURI(v.String()))
+		if secrets != nil {
+			return stringNode(visible(path, v.String()))
 		}
 		return stringNode(v.String())
 	default:
@@ -113,7 +126,7 @@ func configNode(v reflect.Value, path string, secrets map[string]bool) *yaml.Nod
 	}
 }
 
-func structNode(n *yaml.Node, v reflect.Value, path string, secrets map[string]bool) {
+func structNode(n *yaml.Node, v reflect.Value, path string, secrets map[string]string) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		if f.Anonymous {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -22,14 +21,12 @@ import (
 // decoder fills a Config from YAML, strictly: it goes on after an error, so that all of them are shown at once, each with
 // file, line and the nearest valid key.
 type decoder struct {
-	file    string
-	secrets map[string]bool
-	errs    []error
+	*problems
+	expanded map[string]string // what each reference stands for, to the reference
 }
 
-func (d *decoder) errorf(line int, path, format string, args ...any) {
-	d.errs = append(d.errs, fmt.Errorf("%s:%d: %s: %s", d.file, line, path, fmt.Sprintf(format, args...)))
-}
+// syntaxLine finds the line in an error of the YAML parser.
+var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
 func (d *decoder) document(text []byte, cfg *Config) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
@@ -38,18 +35,25 @@ func (d *decoder) document(text []byte, cfg *Config) {
 		if errors.Is(err, io.EOF) {
 			return // an empty file: validate says what is missing
 		}
-		d.errs = append(d.errs, fmt.Errorf("%s: %w", d.file, err))
+		line, text := 1, err.Error()
+		if m := syntaxLine.FindStringSubmatch(text); m != nil {
+			line, _ = strconv.Atoi(m[1]) // digits
+			text = strings.TrimPrefix(text, m[0])
+		}
+		d.errorf(line, "", "not YAML: %s", strings.TrimPrefix(text, "yaml: "))
 		return
 	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		d.errs = append(d.errs, fmt.Errorf("%s: a second YAML document follows the first", d.file))
+	var second yaml.Node
+	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
+		d.errorf(max(second.Line, 1), "", "a second YAML document follows the first")
 	}
 	d.value(doc.Content[0], reflect.ValueOf(cfg).Elem(), "")
 	// An override is what its keys say over the defaults, which may stand after it in the file.
 	for i := range cfg.Tables.Overrides {
 		if n := find(doc.Content[0], "tables", "overrides"); n != nil && i < len(n.Content) {
 			o := TableOverride{TableConfig: cfg.Tables.Defaults.clone()}
-			again := &decoder{file: d.file, secrets: d.secrets} // its errors are known already
+			known := &problems{lines: d.lines, failed: map[string]bool{}, secrets: d.secrets}
+			again := &decoder{problems: known, expanded: d.expanded} // its errors are known already
 			again.value(n.Content[i], reflect.ValueOf(&o).Elem(), fmt.Sprintf("tables.overrides[%d]", i))
 			cfg.Tables.Overrides[i] = o
 		}
@@ -117,14 +121,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 		if err := setScalar(v, text); err != nil {
-			d.errorf(n.Line, path, "%v", err)
+			d.errorf(n.Line, path, "%s %v", d.shown(path, text), err)
 		}
 	}
 }
 
 func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.errorf(n.Line, orRoot(path), "expected keys and values")
+		d.errorf(n.Line, path, "expected keys and values")
 		return
 	}
 	known := map[string]reflect.Value{}
@@ -135,11 +139,16 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) {
 		field, ok := known[key.Value]
 		switch {
 		case !ok:
-			d.errorf(key.Line, at, "unknown key%s", suggestion(key.Value, known))
+			meant, text := suggestion(key.Value, known)
+			if meant != "" {
+				d.failed[join(path, meant)] = true // that it is missing is the same mistake
+			}
+			d.errorf(key.Line, at, "unknown key; %s", text)
 		case seen[key.Value]:
 			d.errorf(key.Line, at, "key is there twice")
 		default:
 			seen[key.Value] = true
+			d.lines[at] = key.Line
 			d.value(n.Content[i+1], field, at)
 		}
 	}
@@ -164,7 +173,9 @@ func (d *decoder) slice(n *yaml.Node, v reflect.Value, path string) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, item := range n.Content {
-		d.value(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		at := fmt.Sprintf("%s[%d]", path, i)
+		d.lines[at] = item.Line
+		d.value(item, v.Index(i), at)
 	}
 }
 
@@ -175,8 +186,13 @@ func (d *decoder) strings(n *yaml.Node, v reflect.Value, path string) {
 	}
 	m := map[string]string{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if text, ok := d.expand(n.Content[i+1], join(path, n.Content[i].Value)); ok {
-			m[n.Content[i].Value] = text
+		key, value := n.Content[i], n.Content[i+1]
+		at := join(path, key.Value)
+		d.lines[at] = key.Line
+		if value.Kind != yaml.ScalarNode {
+			d.errorf(value.Line, at, "expected one value")
+		} else if text, ok := d.expand(value, at); ok {
+			m[key.Value] = text
 		}
 	}
 	v.Set(reflect.ValueOf(m))
@@ -188,10 +204,11 @@ func (d *decoder) keyRoute(n *yaml.Node, k *keyRoute, path string) {
 		d.slice(n, reflect.ValueOf(&k.Columns).Elem(), path)
 		return
 	}
-	if n.Value != "message" && n.Value != "none" {
-		d.errorf(n.Line, path, "%q is not message, none or a list of columns", n.Value)
+	text, ok := d.expand(n, path)
+	if ok && text != "message" && text != "none" {
+		d.errorf(n.Line, path, "%s is not message, none or a list of columns", d.shown(path, text))
 	}
-	k.Mode = n.Value
+	k.Mode = text
 }
 
 var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
@@ -199,8 +216,9 @@ var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
 // expand replaces ${ENV} and ${file:PATH} in a scalar.
 func (d *decoder) expand(n *yaml.Node, path string) (string, bool) {
 	ok := true
-	text := reference.ReplaceAllStringFunc(n.Value, func(ref string) string {
-		d.secrets[path] = true
+	text := reference.ReplaceAllStringFunc(n.Value, func(ref string) (value string) {
+		d.secrets[path] = n.Value
+		defer func() { d.expanded[value] = ref }()
 		name := ref[2 : len(ref)-1]
 		if file, isFile := strings.CutPrefix(name, "file:"); isFile {
 			b, err := os.ReadFile(file) //nolint:gosec // the operator names the file
@@ -220,17 +238,23 @@ func (d *decoder) expand(n *yaml.Node, path string) (string, bool) {
 	return text, ok
 }
 
+// setScalar sets v. The error says what text is not, without the text.
 func setScalar(v reflect.Value, text string) error {
 	switch p := v.Addr().Interface().(type) {
 	case *time.Duration:
 		dur, err := time.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("%q is no duration: write 500ms, 10s, 5m or 24h", text)
+			return errors.New("is no duration: write 500ms, 10s, 5m or 24h")
 		}
 		*p = dur
 		return nil
-	case encoding.TextUnmarshaler:
-		return p.UnmarshalText([]byte(text)) //nolint:wrapcheck // says it all
+	case *Size:
+		size, ok := parseSize(text)
+		if !ok {
+			return errNoSize
+		}
+		*p = size
+		return nil
 	}
 	switch v.Kind() {
 	case reflect.String:
@@ -238,23 +262,23 @@ func setScalar(v reflect.Value, text string) error {
 	case reflect.Bool:
 		b, err := strconv.ParseBool(text)
 		if err != nil {
-			return fmt.Errorf("%q is not true or false", text)
+			return errors.New("is not true or false")
 		}
 		v.SetBool(b)
 	case reflect.Int:
 		i, err := strconv.Atoi(text)
 		if err != nil {
-			return fmt.Errorf("%q is no whole number", text)
+			return errors.New("is no whole number")
 		}
 		v.SetInt(int64(i))
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return fmt.Errorf("%q is no number", text)
+			return errors.New("is no number")
 		}
 		v.SetFloat(f)
 	default:
-		return fmt.Errorf("a %s cannot be configured", v.Type())
+		panic(fmt.Sprintf("firn: a setting of type %s", v.Type()))
 	}
 	return nil
 }
@@ -274,9 +298,20 @@ var sizeUnits = []struct {
 	{"B", 1},
 }
 
+var errNoSize = errors.New("is no size: write 64MiB, 10GiB, 500kB or a number of bytes")
+
 // UnmarshalText reads 64MiB, 500kB or a plain number of bytes.
 func (s *Size) UnmarshalText(text []byte) error {
-	number, unit := strings.TrimSpace(string(text)), int64(1)
+	size, ok := parseSize(string(text))
+	if !ok {
+		return fmt.Errorf("%q %w", text, errNoSize)
+	}
+	*s = size
+	return nil
+}
+
+func parseSize(text string) (Size, bool) {
+	number, unit := strings.TrimSpace(text), int64(1)
 	for _, u := range sizeUnits {
 		if rest, ok := strings.CutSuffix(number, u.suffix); ok {
 			number, unit = strings.TrimSpace(rest), u.bytes
@@ -284,11 +319,10 @@ func (s *Size) UnmarshalText(text []byte) error {
 		}
 	}
 	f, err := strconv.ParseFloat(number, 64)
-	if err != nil || f < 0 || f*float64(unit) >= math.MaxInt64 {
-		return fmt.Errorf("%q is no size: write 64MiB, 10GiB, 500kB or a number of bytes", text)
+	if err != nil || !(f >= 0) || f*float64(unit) >= math.MaxInt64 { // NaN, too
+		return 0, false
 	}
-	*s = Size(f * float64(unit))
-	return nil
+	return Size(f * float64(unit)), true
 }
 
 // String writes the size with the largest binary unit that divides it.
@@ -308,15 +342,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-func orRoot(path string) string {
-	if path == "" {
-		return "the document"
-	}
-	return path
-}
-
-// suggestion names the valid key that looks most like the unknown one, and all of them if none does.
-func suggestion(key string, known map[string]reflect.Value) string {
+// suggestion returns the valid key that looks most like the unknown one, "" if none does, and what to say about it.
+func suggestion(key string, known map[string]reflect.Value) (meant, text string) {
 	best, distance := "", len(key)/2+2
 	var all []string
 	for k := range known {
@@ -326,10 +353,10 @@ func suggestion(key string, known map[string]reflect.Value) string {
 		}
 	}
 	if best != "" {
-		return fmt.Sprintf("; did you mean %s?", best)
+		return best, fmt.Sprintf("did you mean %s?", best)
 	}
 	slices.Sort(all)
-	return "; valid keys are " + strings.Join(all, ", ")
+	return "", "valid keys are " + strings.Join(all, ", ")
 }
 
 func editDistance(a, b string) int {

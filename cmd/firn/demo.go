@@ -77,7 +77,7 @@ func demo(ctx context.Context, f demoFlags, out, logw io.Writer) (err error) {
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelWarn)
 	cfg := demoConfig(f, broker)
-	s, err := openServer(work, cfg, newLogger(cfg.Log, level, logw), level)
+	s, err := openServer(work, cfg, cfg.newLogger(level, logw), level)
 	if err != nil {
 		return &exitError{exitOpen, err}
 	}

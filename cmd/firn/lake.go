@@ -62,17 +62,18 @@ func (s *stores) Close() error {
 // open opens what the flags name: the lake if lake, the log and index if log. With -c and no server running, the data
 // directory is opened in this process.
 func (f *lakeFlags) open(ctx context.Context, lake, log bool) (_ *stores, err error) {
-	s := &stores{}
+	s, cfg := &stores{}, &Config{Catalog: f.catalog}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = cfg.hidden(errors.Join(err, s.Close()))
 		}
 	}()
-	cfg := &Config{Catalog: f.catalog}
 	if f.config != "" {
-		if cfg, err = loadConfig(f.config); err != nil {
+		loaded, err := loadConfig(f.config)
+		if err != nil {
 			return nil, &exitError{exitOpen, err}
 		}
+		cfg = loaded
 	}
 	if lake {
 		if err := s.openLake(ctx, cfg, f); err != nil {

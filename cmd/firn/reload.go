@@ -16,6 +16,7 @@ var reloadable = []string{"log.level"}
 // reload reads the configuration file again, applies what can change while running and returns the paths of all
 // settings that differ, in two lists: applied, and those that a restart would apply.
 func reload(running *Config, level *slog.LevelVar) (applied, left []string, err error) {
+	applied, left = []string{}, []string{}
 	next, err := loadConfig(running.file)
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +46,7 @@ func (l LogConfig) level() slog.Level {
 
 // differences returns the paths at which two configurations differ, sorted.
 func differences(a, b *Config) []string {
-	left, right := map[string]string{}, map[string]string{}
+	left, right := map[string]string{}, map[string]string{} // unmasked: a changed secret is a difference
 	leaves(configNode(reflect.ValueOf(*a), "", nil), "", left)
 	leaves(configNode(reflect.ValueOf(*b), "", nil), "", right)
 	var out []string

@@ -27,7 +27,7 @@ SIGHUP reads the configuration again, as POST /v1/config:reload on the admin lis
 				return &exitError{exitOpen, err}
 			}
 			if err := serve(cmd.Context(), cfg, e.Stderr); err != nil {
-				return &exitError{exitOpen, err}
+				return cfg.hidden(&exitError{exitOpen, err})
 			}
 			return nil
 		},
@@ -42,7 +42,7 @@ SIGHUP reads the configuration again, as POST /v1/config:reload on the admin lis
 func serve(ctx context.Context, cfg *Config, logw io.Writer) (err error) {
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.level())
-	log := newLogger(cfg.Log, level, logw)
+	log := cfg.newLogger(level, logw)
 	s, err := openServer(ctx, cfg, log, level)
 	if err != nil {
 		return err
@@ -60,9 +60,10 @@ func serve(ctx context.Context, cfg *Config, logw io.Writer) (err error) {
 	return err
 }
 
-func newLogger(c LogConfig, level slog.Leveler, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
+// newLogger returns firn's own log, without the secrets of the configuration.
+func (c *Config) newLogger(level slog.Leveler, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: c.hideAttr()}
+	if c.Log.Format == "json" {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))

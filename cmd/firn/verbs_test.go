@@ -44,7 +44,7 @@ func newShopRig(t *testing.T) *shopRig {
 	cfg := defaultConfig().Catalog
 	cfg.URI, cfg.Warehouse = filepath.Join(r.dir, "catalog.db"), "file:"+filepath.Join(r.dir, "lake")
 	var err error
-	r.catalog, err = openCatalog(t.Context(), cfg, newLogger(LogConfig{}, nil, t.Output()))
+	r.catalog, err = openCatalog(t.Context(), cfg, defaultConfig().newLogger(nil, t.Output()))
 	r.must(err)
 	o := logstore.Options{MinFreeBytes: -1, MemoryBytes: 32 << 20, TrimInterval: -1}
 	r.db, err = openData(filepath.Join(r.dir, "data"), o)
@@ -161,7 +161,7 @@ func (r *shopRig) uri() string { return filepath.Join(r.dir, "catalog.db") }
 func (r *shopRig) config() string {
 	r.t.Helper()
 	file := filepath.Join(r.dir, "firn.yaml")
-	text := fmt.Sprintf("data: %s\nlisten: {data: %s}\ncatalog: {uri: %s, warehouse: 'file:%s'}\nsources:\n  - {name: shop, kafka: {brokers: [127.0.0.1:1]}}\n",
+	text := fmt.Sprintf("data: %s\nlisten: {data: %s}\ncatalog: {uri: %s, warehouse: 'file:%s'}\nsources:\n  - {name: shop, kafka: {brokers: [127.0.0.1:1]}, topics: [orders]}\n",
 		filepath.Join(r.dir, "data"), r.at(), r.uri(), filepath.Join(r.dir, "lake"))
 	r.must(os.WriteFile(file, []byte(text), 0o600))
 	return file
