@@ -54,14 +54,12 @@ func OpenDB(dir string, o Options) (*DB, error) {
 	p := PebbleOptions(o, o.Logger)
 	p.Experimental.CompactionScheduler = d.gate
 	d.listen(p, o.Logger)
-	begin := time.Now()
 	db, err := pebble.Open(dir, p)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
 	d.DB = db
 	d.gate.release()
-	o.Logger.Info("pebble is open", slog.String("dir", dir), slog.Duration("took", time.Since(begin)))
 	return d, nil
 }
 

@@ -26,9 +26,17 @@ func ParseText(t *changelog.Type, s string) (changelog.Value, error) {
 		if len(s) > 64 {
 			s = strings.ToValidUTF8(s[:64], "") + "…"
 		}
-		return changelog.Value{}, fmt.Errorf("%q for a %s: %w", s, t, err)
+		return changelog.Value{}, fmt.Errorf("%q for %s: %w", s, article(t), err)
 	}
 	return v, nil
+}
+
+// article is the type as a sentence has it.
+func article(t *changelog.Type) string {
+	if t.Kind == changelog.Int {
+		return "an int"
+	}
+	return "a " + t.String()
 }
 
 func parseText(t *changelog.Type, s string) (v changelog.Value, err error) {
@@ -260,7 +268,7 @@ func readValue(t *changelog.Type, dec *jsontext.Decoder) (changelog.Value, error
 		if err := dec.SkipValue(); err != nil {
 			return changelog.Value{}, err
 		}
-		return changelog.Value{}, fmt.Errorf("an object or array for a %s: %w", t, ErrKey)
+		return changelog.Value{}, fmt.Errorf("an object or array for %s: %w", article(t), ErrKey)
 	}
 	token, err := dec.ReadToken()
 	if err != nil {
@@ -278,7 +286,7 @@ func readValue(t *changelog.Type, dec *jsontext.Decoder) (changelog.Value, error
 		fits = kind == '"'
 	}
 	if !fits {
-		return changelog.Value{}, fmt.Errorf("%s for a %s: %w", kind, t, ErrKey)
+		return changelog.Value{}, fmt.Errorf("%s for %s: %w", kind, article(t), ErrKey)
 	}
 	text := token.String()
 	v, err := ParseText(t, text)

@@ -78,6 +78,8 @@ func TestParseText(t *testing.T) {
 		{&changelog.Type{Kind: changelog.Fixed, Length: 2}, "0102", "0102"},
 		{&changelog.Type{Kind: changelog.Fixed, Length: 2}, "010203", "!3 bytes"},
 		{changelog.ListOf(prim(changelog.Int)), "[]", "!nested"},
+		{prim(changelog.Int), "x", `!"x" for an int: `},
+		{prim(changelog.Long), "x", `!"x" for a long: `},
 	} {
 		v, err := ParseText(c.typ, c.in)
 		if want, bad := strings.CutPrefix(c.want, "!"); bad {
@@ -292,5 +294,14 @@ func TestReadKeyStream(t *testing.T) {
 	}
 	if _, err := ReadKey(nil, s, dec); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestReadValueErrors: what JSON of another kind is told.
+func TestReadValueErrors(t *testing.T) {
+	for in, want := range map[string]string{`"7"`: "string for an int", `[7]`: "an object or array for an int"} {
+		if _, err := readValue(prim(changelog.Int), jsontext.NewDecoder(strings.NewReader(in))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want an error with %q", in, err, want)
+		}
 	}
 }
