@@ -47,6 +47,9 @@ it produces events of its own at that rate for --latency-for and measures from t
 			if f.kafka == "" || f.topic == "" {
 				return errors.New("bench ingest: --kafka and --topic are needed")
 			}
+			if f.rate < 0 || f.latencyFor <= 0 || f.limit <= 0 {
+				return usageError("bench ingest: --rate must not be negative, --latency-for and --limit must be positive")
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.limit)
 			defer cancel()
 			r, err := benchIngest(ctx, f)

@@ -267,17 +267,37 @@ func columnsQuery(q url.Values, columns []string) {
 
 // tableAnswer is what verbs need of GET /v1/tables/{t}.
 type tableAnswer struct {
-	Name       string                         `json:"name"`
-	Format     string                         `json:"format"`
-	Key        []string                       `json:"key"`
-	Applied    changelog.SeqNum               `json:"applied"`
-	Flushed    changelog.SeqNum               `json:"flushed"`
-	Optimized  changelog.SeqNum               `json:"optimized"`
-	Rows       *int64                         `json:"rows"`
-	LagSeconds *float64                       `json:"lag_seconds"`
-	Oldest     changelog.SeqNum               `json:"oldest"`
+	Name       string           `json:"name"`
+	Key        []string         `json:"key"`
+	Applied    changelog.SeqNum `json:"applied"`
+	Flushed    changelog.SeqNum `json:"flushed"`
+	Optimized  changelog.SeqNum `json:"optimized"`
+	Oldest     changelog.SeqNum `json:"oldest"`
+	Schema     json.RawMessage  `json:"schema"`
+	Rebuilding bool             `json:"rebuilding"`
+	Sources    []tableSource    `json:"sources"`
+}
+
+// tableSummary is a table in the list of all. What is not known is null.
+type tableSummary struct {
+	Name       string            `json:"name"`
+	Format     string            `json:"format"`
+	Key        []string          `json:"key"`
+	Applied    *changelog.SeqNum `json:"applied"`
+	Flushed    *changelog.SeqNum `json:"flushed"`
+	Optimized  *changelog.SeqNum `json:"optimized"`
+	Rows       *int64            `json:"rows"`
+	LagSeconds *float64          `json:"lag_seconds"`
+}
+
+// tableDetail is one table: of GET /v1/tables/{t}, or as the lake alone tells it.
+type tableDetail struct {
+	tableSummary
+
+	Oldest     *changelog.SeqNum              `json:"oldest"`
 	Schema     json.RawMessage                `json:"schema"`
 	Schemas    int                            `json:"schemas"`
+	Partition  []string                       `json:"partition"`
 	Properties map[string]string              `json:"properties"`
 	Rebuilding bool                           `json:"rebuilding"`
 	Sources    []tableSource                  `json:"sources"`

@@ -279,6 +279,20 @@ func (c *Config) fill() {
 	}
 }
 
+// kind returns what a source of that name reads: kafka, file; unknown if the configuration has none (any more).
+func (c *Config) kind(source string) string {
+	for _, s := range c.Sources {
+		switch {
+		case s.Name != source:
+		case s.Kafka != nil:
+			return "kafka"
+		case s.File != nil:
+			return "file"
+		}
+	}
+	return "unknown"
+}
+
 // Table returns the settings of one table: the first matching override over the defaults.
 func (c *Config) Table(name string) TableConfig {
 	for _, o := range c.Tables.Overrides {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,8 +33,8 @@ func newDemoCmd(e *env) *cobra.Command {
 		Use:   "demo",
 		Short: "Run the whole pipeline with nothing installed: broker, changes, log, lake",
 		Long: `Demo runs a Kafka broker in this process, a shop whose customers, orders and order items change, as Debezium events, and the
-server: log, index, SQLite catalog, Iceberg tables in a local directory. It prints addresses and commands to try, then a line a
-second. At the end (Ctrl-C, or --for) it verifies that index, lake and the shop itself hold the same rows: exit status 1 if not.`,
+server: log, index, SQLite catalog, Iceberg tables in a local directory. It prints addresses (firn replay FILE --to the
+broker's gives it more tables) and commands to try, then a line a second. At the end (Ctrl-C, or --for) it verifies that index, lake and the shop itself hold the same rows: exit status 1 if not.`,
 		Example: "  firn demo --for 60s\n  firn demo --dir /tmp/shop --rate 10000",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,8 +51,8 @@ second. At the end (Ctrl-C, or --for) it verifies that index, lake and the shop 
 
 // demo runs the pipeline and then checks it. What the demo itself says goes to out; the server's warnings go to logw.
 func demo(ctx context.Context, f demoFlags, out, logw io.Writer) (err error) {
-	if f.rate <= 0 {
-		return errors.New("demo: --rate must be positive")
+	if f.rate <= 0 || f.duration < 0 {
+		return usageError("demo: --rate must be positive, and --for must not be negative")
 	}
 	if f.dir == "" {
 		if f.dir, err = os.MkdirTemp("", "firn-demo-"); err != nil {
@@ -96,6 +97,9 @@ func demoConfig(f demoFlags, b *demoBroker) *Config {
 	cfg.Log.Level = "warn"
 	src := defaultSource()
 	src.Name, src.Topics = "demo", []string{`shop\.public\..*`}
+	if b.fake != nil { // nobody else's: what is replayed to it becomes tables, too
+		src.Topics = []string{".*"}
+	}
 	kafka := defaultKafka()
 	kafka.Brokers, kafka.Group = b.addrs, "firn-demo"
 	src.Kafka = &kafka
@@ -161,6 +165,7 @@ func (d *demoRun) welcome() {
 	fmt.Fprintf(d.out, "firn demo: %d changes a second, state in %s\n\n", d.rate, d.dir)
 	for _, line := range [][2]string{
 		{"HTTP", "http://" + data + "/v1/tables   (API: http://" + data + "/openapi.yaml)"},
+		{"broker", strings.Join(d.server.cfg.Sources[0].Kafka.Brokers, ", ") + "   (Kafka)"},
 		{"metrics", "http://" + admin + "/metrics"},
 		{"lake", filepath.Join(d.dir, "lake") + ", catalog " + filepath.Join(d.dir, "catalog.db")},
 	} {
@@ -170,6 +175,7 @@ func (d *demoRun) welcome() {
 	for _, line := range []string{
 		"firn get shop.orders 1" + server, "firn tail shop.orders --from latest --limit 5" + server, "firn table list" + server,
 		"curl -s http://" + data + "/v1/tables/shop.customers/rows/1",
+		"firn replay RECORDING.jsonl.gz --to " + d.server.cfg.Sources[0].Kafka.Brokers[0],
 	} {
 		fmt.Fprintf(d.out, "  %s\n", line)
 	}
@@ -243,7 +249,7 @@ func (d *demoRun) check(ctx context.Context) error {
 	if err := d.settle(ctx); err != nil {
 		return &exitError{exitNo, fmt.Errorf("demo: %w", err)}
 	}
-	ok, err := verify(ctx, verifyLake{catalog: d.server.catalog, registry: d.server.registry, store: d.server.store}, nil, true, d.out)
+	ok, err := verify(ctx, verifyLake{catalog: d.server.catalog, registry: d.server.registry, store: d.server.store, cfg: d.server.cfg}, nil, true, d.out)
 	if err != nil {
 		return &exitError{exitNo, fmt.Errorf("demo: %w", err)}
 	}

@@ -120,6 +120,9 @@ func (s *stores) dump(ctx context.Context, name string, f dumpFlags, add func(li
 		return s.dumpUnion(ctx, t, f.columns, add)
 	}
 	r, schema, err := reader(ctx, t, nil, f.snapshot, f.from)
+	if f.snapshot != 0 && errors.Is(err, table.ErrNotFound) {
+		return &exitError{exitNo, fmt.Errorf("the %s store of %s has no snapshot %d (any more): firn table snapshots %[2]s lists those there are", f.from, name, f.snapshot)}
+	}
 	if err != nil {
 		return lakeError(err)
 	}

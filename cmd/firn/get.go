@@ -10,6 +10,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,15 +35,21 @@ func newGetCmd(e *env) *cobra.Command {
 		Use:   "get TABLE KEY",
 		Short: "Look up the current row of a key",
 		Long: `Get asks a running server for the current row of a key. The values of a composite key are joined by commas, in key order;
-a comma within a value is written %2C, a percent sign %25. KEY - reads keys from standard input, one a line.
+a comma within a value is written %2C, a percent sign %25. A key that begins with a negative number is written as it is: -1, or
+-1,x. KEY - reads keys from standard input, one a line.
 
 Exit status 1: a key has no row, or --min was not applied within --timeout.`,
 		Example: `  firn get shop.orders 42
   firn get shop.order_lines 42,3 --columns product,quantity
+  firn get shop.balances -1,eu
   firn get shop.orders 42 --min kafka:shop.public.orders/0/1234
   cut -f1 keys.tsv | firn get shop.orders - --json`,
-		Args: cobra.ExactArgs(2),
+		DisableFlagParsing: true, // parseKeyArgs does it
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			args, help, err := parseKeyArgs(cmd, args)
+			if help || err != nil {
+				return err
+			}
 			c, err := newClient(f.server)
 			if err != nil {
 				return usageError("get: %w", err)
@@ -58,6 +66,50 @@ Exit status 1: a key has no row, or --min was not applied within --timeout.`,
 	cmd.Flags().StringSliceVar(&f.columns, "columns", nil, "only these columns")
 	jsonFlag(cmd, &f.json, "the answer as JSON, one line a key")
 	return cmd
+}
+
+// noFlag stands before an argument that looks like a flag while flags are parsed. No argument of a process holds it.
+const noFlag = "\x00"
+
+// negativeKey is a key that looks like a flag.
+var negativeKey = regexp.MustCompile(`^-\.?[0-9]`)
+
+// parseKeyArgs parses the flags of a command line TABLE KEY, and returns the two. A key that begins with a negative number
+// is no flag. help: help was asked for, and is shown.
+func parseKeyArgs(cmd *cobra.Command, args []string) (rest []string, help bool, err error) {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if a == "--" {
+			break
+		}
+		if negativeKey.MatchString(a) && (i == 0 || !takesValue(cmd, args[i-1])) {
+			args[i] = noFlag + a
+		}
+	}
+	if err := cmd.Flags().Parse(args); err != nil {
+		return nil, false, flagError(cmd, err)
+	}
+	if asked, err := cmd.Flags().GetBool("help"); err != nil || asked {
+		return nil, asked, errors.Join(err, cmd.Help())
+	}
+	rest = cmd.Flags().Args()
+	if err := cobra.ExactArgs(2)(cmd, rest); err != nil {
+		return nil, false, usageError("get: %w", err)
+	}
+	for i, a := range rest {
+		rest[i] = strings.TrimPrefix(a, noFlag)
+	}
+	return rest, false, nil
+}
+
+// takesValue reports whether arg is a flag whose value is the argument after it.
+func takesValue(cmd *cobra.Command, arg string) bool {
+	name, ok := strings.CutPrefix(arg, "--")
+	if !ok {
+		return false
+	}
+	f := cmd.Flags().Lookup(name)
+	return f != nil && f.NoOptDefVal == ""
 }
 
 // rowAnswer is the answer to a lookup.

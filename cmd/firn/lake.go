@@ -152,7 +152,7 @@ func (s *stores) openLog(ctx context.Context, cfg *Config) error {
 		return &exitError{exitOpen, fmt.Errorf("data directory %s: %w", cfg.Data, err)}
 	}
 	s.close = append(s.close, store.Close)
-	c, done, err := newLocalClient(store, registry)
+	c, done, err := newLocalClient(store, registry, cfg)
 	if err != nil {
 		return &exitError{exitOpen, err}
 	}
@@ -162,8 +162,8 @@ func (s *stores) openLog(ctx context.Context, cfg *Config) error {
 }
 
 // newLocalClient returns a client of the API over stores that this process has open. done ends its requests.
-func newLocalClient(store *logstore.Store, registry *state.Registry) (c *client, done func(), err error) {
-	api, err := httpapi.New(httpapi.Options{Store: store, Registry: registry, Sources: storedSources{store, registry}})
+func newLocalClient(store *logstore.Store, registry *state.Registry, cfg *Config) (c *client, done func(), err error) {
+	api, err := httpapi.New(httpapi.Options{Store: store, Registry: registry, Sources: storedSources{store, registry, cfg}})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -178,6 +178,7 @@ func newLocalClient(store *logstore.Store, registry *state.Registry) (c *client,
 type storedSources struct {
 	store    *logstore.Store
 	registry *state.Registry
+	cfg      *Config
 }
 
 // Sources implements httpapi.Sources.
@@ -188,9 +189,9 @@ func (s storedSources) Sources(context.Context) ([]httpapi.SourceStatus, error) 
 			names[topic.Source] = true
 		}
 	}
-	var out []httpapi.SourceStatus
+	out := []httpapi.SourceStatus{}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		status := httpapi.SourceStatus{Name: name, State: "stopped"}
+		status := httpapi.SourceStatus{Name: name, Kind: s.cfg.kind(name), State: "stopped", Partitions: []httpapi.PartitionStatus{}}
 		positions, err := s.store.Positions(name)
 		if err != nil {
 			return nil, err

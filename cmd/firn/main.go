@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -83,5 +84,71 @@ Exit status: 0 done; 1 the answer is no (a difference, a missing row); 2 usage; 
 		newGetCmd(e), newTailCmd(e), newTableCmd(e), newDumpCmd(e), newVerifyCmd(e), newOptimizeCmd(e),
 		newParkedCmd(e), newSourceCmd(e), newReplayCmd(e), newBenchCmd(e), newConfigCmd(e), newVersionCmd(e),
 	)
+	root.SetHelpCommand(newHelpCmd())
+	root.SetFlagErrorFunc(flagError)
+	root.InitDefaultCompletionCmd()
+	groupVerbs(root)
 	return root
+}
+
+// groupVerbs has each command that only holds others say so about a verb that it does not hold.
+func groupVerbs(cmd *cobra.Command) {
+	if cmd.Name() == "completion" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
+		cmd.Example = "  source <(firn completion bash)"
+	}
+	if !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownVerb(cmd, args[0])
+		}
+		return cmd.Help()
+	}
+	for _, c := range cmd.Commands() {
+		groupVerbs(c)
+	}
+}
+
+func unknownVerb(cmd *cobra.Command, verb string) error {
+	var verbs []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			verbs = append(verbs, c.Name())
+		}
+	}
+	meant := ""
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(verb); len(near) > 0 {
+		meant = ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError("%s has no verb %q%s (there are %s)", cmd.CommandPath(), verb, meant, strings.Join(verbs, ", "))
+}
+
+// flagError is an error of flags. Those of a verb that is not there are not what is wrong.
+func flagError(cmd *cobra.Command, err error) error {
+	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+		return unknownVerb(cmd, cmd.Flags().Arg(0))
+	}
+	return usageError("%s: %w (%s -h lists the flags)", strings.TrimPrefix(cmd.CommandPath(), "firn "), err, cmd.CommandPath())
+}
+
+func newHelpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [VERB]",
+		Short:   "Show what a verb does, with its flags and an example",
+		Example: "  firn help table files",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return usageError("help: %w", err)
+			}
+			if len(rest) > 0 && of.HasSubCommands() {
+				return unknownVerb(of, rest[0])
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
 }

@@ -49,6 +49,9 @@ func newParkedListCmd(e *env) *cobra.Command {
 		Example: `  firn parked list --json | jq -r .reason | sort | uniq -c`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			if limit < 0 {
+				return usageError("parked list: --limit %d is negative (0: all)", limit)
+			}
 			c, err := newClient(server)
 			if err != nil {
 				return usageError("parked list: %w", err)
@@ -62,7 +65,9 @@ func newParkedListCmd(e *env) *cobra.Command {
 			}
 			out := newColumns(e.Stdout, "ID", "TABLE", "WHERE", "REASON", "APPLIED", "KEY", "TIME", "DETAIL")
 			raw := bufio.NewWriter(e.Stdout)
+			listed := 0
 			err = c.lines(cmd.Context(), "/v1/parked?"+q.Encode(), lineReader{visit: func(line []byte) error {
+				listed++
 				if asJSON {
 					_, _ = raw.Write(line) // bufio keeps the error for Flush
 					return raw.WriteByte('\n')
@@ -78,6 +83,9 @@ func newParkedListCmd(e *env) *cobra.Command {
 			}})
 			if asJSON {
 				return errors.Join(err, raw.Flush())
+			}
+			if err != nil && listed == 0 { // no header over nothing
+				return err
 			}
 			return errors.Join(err, out.flush())
 		}),

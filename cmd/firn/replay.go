@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/spf13/cobra"
 
@@ -26,9 +26,12 @@ within a key: each record goes to the partition that Kafka's own producer would 
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if to == "" {
-				return errors.New("replay: --to must name a broker")
+				return usageError("replay: --to must name a broker")
 			}
-			n, err := replay(cmd.Context(), args[0], to, int32(partitions)) //nolint:gosec // validated by the broker
+			if partitions < 0 || partitions > math.MaxInt32 {
+				return usageError("replay: --partitions %d is no number of partitions (0: as recorded)", partitions)
+			}
+			n, err := replay(cmd.Context(), args[0], to, int32(partitions)) //nolint:gosec // checked above
 			if err != nil {
 				return &exitError{exitOpen, fmt.Errorf("%s: %w", args[0], err)}
 			}

@@ -82,6 +82,7 @@ func listen(ctx context.Context, key, addr string) (net.Listener, error) {
 }
 
 func (s *server) openStores(ctx context.Context) (err error) {
+	begin := time.Now()
 	opts := s.storeOptions()
 	if s.db, err = openData(s.cfg.Data, opts); err != nil {
 		return err
@@ -92,6 +93,7 @@ func (s *server) openStores(ctx context.Context) (err error) {
 	if s.store, err = logstore.Open(s.db, s.registry, opts); err != nil {
 		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
 	}
+	s.log.InfoContext(ctx, "data directory is open", "dir", s.cfg.Data, "took", time.Since(begin))
 	s.catalog, err = openCatalog(ctx, s.cfg.Catalog, s.log)
 	return err
 }
@@ -162,7 +164,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 		return err
 	}
 	s.api, err = httpapi.New(httpapi.Options{
-		Catalog: at, Store: s.store, Registry: s.registry, ChangeFiles: changeFiles{s.catalog}, Sources: sourceStatus{s.pipeline}, Lake: &lakeStatus{catalog: s.catalog},
+		Catalog: at, Store: s.store, Registry: s.registry, ChangeFiles: changeFiles{s.catalog}, Sources: sourceStatus{s.pipeline, s.cfg}, Lake: &lakeStatus{catalog: s.catalog},
 		Optimizer: optimizeNow{s.flushers, s.optimizer}, Logger: s.log, Registerer: s.metrics,
 	})
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"firn/changelog"
+	"firn/changelog/flush"
 	"firn/changelog/mixed"
 	"firn/changelog/table"
 	"firn/logstore/httpapi"
@@ -40,7 +41,8 @@ func newTableListCmd(e *env) *cobra.Command {
 		Short: "List all tables",
 		Long: `List asks a running server. With --catalog-uri, or -c and no server, it lists the tables of the lake.
 
-APPLIED is the newest change in the log, FLUSHED in the change store, OPTIMIZED in the base store.`,
+ROWS is what lookups find; APPLIED is the newest change in the log, FLUSHED in the change store, OPTIMIZED in the base store. The lake
+alone does not know ROWS, APPLIED and LAG: they are - (null with --json), and so is what a table has that firn never flushed.`,
 		Example: `  firn table list
   firn table list --catalog-uri firn-data/catalog.db --json`,
 		Args: cobra.NoArgs,
@@ -53,9 +55,10 @@ APPLIED is the newest change in the log, FLUSHED in the change store, OPTIMIZED 
 				_, err := fmt.Fprintf(e.Stdout, "%s\n", raw)
 				return err
 			}
-			out := newColumns(e.Stdout, "TABLE", "KEY", "APPLIED", "FLUSHED", "OPTIMIZED", "LAG")
+			out := newColumns(e.Stdout, "TABLE", "KEY", "ROWS", "APPLIED", "FLUSHED", "OPTIMIZED", "LAG")
 			for _, t := range tables {
-				out.row(t.Name, strings.Join(t.Key, ","), seqText(t.Applied), seqText(t.Flushed), seqText(t.Optimized), orDash(t.LagSeconds, lagText))
+				out.row(t.Name, strings.Join(t.Key, ","), orDash(t.Rows, int64Text), orDash(t.Applied, seqText), orDash(t.Flushed, seqText),
+					orDash(t.Optimized, seqText), orDash(t.LagSeconds, lagText))
 			}
 			return out.flush()
 		}),
@@ -70,7 +73,7 @@ func lagText(seconds float64) string {
 }
 
 // listTables returns all tables and their JSON: of the server or data directory, else of the lake.
-func (f *lakeFlags) listTables(ctx context.Context) (tables []tableAnswer, raw []byte, err error) {
+func (f *lakeFlags) listTables(ctx context.Context) (tables []tableSummary, raw []byte, err error) {
 	s, err := f.open(ctx, f.catalog.URI != "", f.catalog.URI == "")
 	if err != nil {
 		return nil, nil, err
@@ -82,7 +85,7 @@ func (f *lakeFlags) listTables(ctx context.Context) (tables []tableAnswer, raw [
 			return nil, nil, err
 		}
 		var parsed struct {
-			Tables []tableAnswer `json:"tables"`
+			Tables []tableSummary `json:"tables"`
 		}
 		return parsed.Tables, list, json.Unmarshal(list, &parsed)
 	}
@@ -90,37 +93,37 @@ func (f *lakeFlags) listTables(ctx context.Context) (tables []tableAnswer, raw [
 	if err != nil {
 		return nil, nil, err
 	}
-	list := []map[string]any{}
+	tables = []tableSummary{}
 	for _, name := range names {
 		d, err := s.lakeTable(ctx, name)
 		if err != nil {
 			return nil, nil, err
 		}
-		tables = append(tables, d)
-		list = append(list, map[string]any{"name": d.Name, "format": d.Format, "key": d.Key, "flushed": d.Flushed})
+		tables = append(tables, d.tableSummary)
 	}
-	raw, err = json.Marshal(map[string]any{"tables": list})
+	raw, err = json.Marshal(map[string]any{"tables": tables})
 	return tables, raw, err
 }
 
-// lakeTable is a table as the lake alone tells it.
-func (s *stores) lakeTable(ctx context.Context, name string) (d tableAnswer, err error) {
+// lakeTable is a table as the lake alone tells it: up to the last flush.
+func (s *stores) lakeTable(ctx context.Context, name string) (d tableDetail, err error) {
 	t, err := s.catalog.Load(ctx, name)
 	if err != nil {
 		return d, lakeError(err)
 	}
 	schema := t.Schemas().Current()
-	d = tableAnswer{
-		Name: name, Format: "mixed-iceberg", Key: schema.KeyNames(), Schema: httpapi.IcebergSchema(schema), Schemas: len(t.Schemas()),
+	d = tableDetail{
+		tableSummary: tableSummary{Name: name, Format: "mixed-iceberg", Key: schema.KeyNames()},
+		Schema:       httpapi.IcebergSchema(schema), Schemas: len(t.Schemas()), Partition: []string{},
 		Properties: t.Base().Properties(), Stores: map[string]httpapi.StoreStatus{}, Sources: []tableSource{},
 	}
-	mark, ok, err := t.LastCommit()
+	r, ours, err := flush.Restore(ctx, t)
 	if err != nil {
 		return d, err
 	}
-	if ok {
-		d.Applied, d.Flushed = mark.To, mark.To
-		for _, p := range mark.Positions {
+	if ours {
+		d.Flushed, d.Optimized = &r.Progress.Flushed, &r.Progress.Optimized
+		for _, p := range r.Positions {
 			d.Sources = append(d.Sources, tableSource{Source: p.Source, PartitionStatus: httpapi.PartitionStatus{
 				Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: -1, Lag: -1,
 			}})
@@ -167,9 +170,9 @@ func newTableShowCmd(e *env) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			var d tableAnswer
+			var d tableDetail
 			if s.client != nil {
-				d, err = s.client.table(cmd.Context(), args[0])
+				err = s.client.getJSON(cmd.Context(), tablePath(args[0], "", nil), &d)
 			} else {
 				d, err = s.lakeTable(cmd.Context(), args[0])
 			}
@@ -187,7 +190,7 @@ func newTableShowCmd(e *env) *cobra.Command {
 	return cmd
 }
 
-func showTable(w io.Writer, d tableAnswer) error {
+func showTable(w io.Writer, d tableDetail) error {
 	schema, err := httpapi.ParseIcebergSchema(d.Schema)
 	if err != nil {
 		return err
@@ -196,10 +199,13 @@ func showTable(w io.Writer, d tableAnswer) error {
 	out.row("table", d.Name)
 	out.row("format", d.Format)
 	out.row("key", strings.Join(d.Key, ", "))
-	out.row("applied", seqText(d.Applied)+" (log)")
-	out.row("flushed", seqText(d.Flushed)+" (change store)")
-	out.row("optimized", seqText(d.Optimized)+" (base store)")
-	out.row("oldest", seqText(d.Oldest)+" (in the log)")
+	out.row("rows", orDash(d.Rows, int64Text))
+	for _, p := range []struct {
+		name, where string
+		seq         *changelog.SeqNum
+	}{{"applied", " (log)", d.Applied}, {"flushed", " (change store)", d.Flushed}, {"optimized", " (base store)", d.Optimized}, {"oldest", " (in the log)", d.Oldest}} {
+		out.row(p.name, orDash(p.seq, func(n changelog.SeqNum) string { return seqText(n) + p.where }))
+	}
 	out.row("lag", orDash(d.LagSeconds, lagText))
 	if d.Rebuilding {
 		out.row("rebuilding", "rows are being rebuilt from the lake")

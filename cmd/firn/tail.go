@@ -37,6 +37,9 @@ of --from snapshot. A connection that breaks is made again, and the feed goes on
   firn tail shop.orders --from earliest --no-follow | jq -c 'select(.op=="d").key'`,
 		Args: cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
+			if f.limit < 0 {
+				return usageError("tail: --limit %d is negative (0: no limit)", f.limit)
+			}
 			c, err := newClient(f.server)
 			if err != nil {
 				return usageError("tail: %w", err)

@@ -312,6 +312,13 @@ func TestDump(t *testing.T) {
 	if got := dump("--from", "merged", "--count", "--catalog-uri", r.uri()); got != "4\n" {
 		t.Errorf("count: %s", got)
 	}
+	for _, from := range []string{"base", "change"} {
+		code, _, errText := r.firn("", "dump", "shop.orders", "--from", from, "--snapshot", "17", "--catalog-uri", r.uri())
+		want := "the " + from + " store of shop.orders has no snapshot 17 (any more): firn table snapshots shop.orders lists those there are"
+		if code != exitNo || errText != want {
+			t.Errorf("snapshot of %s: exit %d %s", from, code, errText)
+		}
+	}
 	r.close()
 	check("config, no server", "-c", cfg)
 	for args, code := range map[string]int{
@@ -339,9 +346,9 @@ func TestTableVerbs(t *testing.T) {
 	r.fill()
 	cfg := r.config()
 	for args, want := range map[string]string{
-		"list --server " + r.at():                          "shop.orders  region,id  15       7        0          -\n",
-		"list -c " + cfg:                                   "shop.orders  region,id  15       7        0          -\n",
-		"list --catalog-uri " + r.uri():                    "shop.orders  region,id  7        7        0          -\n",
+		"list --server " + r.at():                          "shop.orders  region,id  8     15       7        0          -\n",
+		"list -c " + cfg:                                   "shop.orders  region,id  8     15       7        0          -\n",
+		"list --catalog-uri " + r.uri():                    "shop.orders  region,id  -     -        7        0          -\n",
 		"list --json -c " + cfg:                            `{"tables":[{"name":"shop.orders","format":"mixed-iceberg","key":["region","id"],"applied":15,`,
 		"show shop.orders -c " + cfg:                       "applied    15 (log)\n",
 		"show shop.orders --catalog-uri " + r.uri():        "change  insert  2      6     ",
@@ -382,6 +389,12 @@ func TestParkedVerbs(t *testing.T) {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("parked %s: exit %d\n%s%s\nwant %s", args, code, out, errText, want)
 		}
+	}
+	if code, out, _ := r.firn("", "parked", "list", "--server", "127.0.0.1:1"); code != exitOpen || out != "" {
+		t.Errorf("no server: exit %d %s", code, out)
+	}
+	if code, out, _ := r.firn("", "parked", "list", "shop.orders", "--limit", "1", "--server", r.at()); code != 0 || strings.Count(out, "\n") != 2 {
+		t.Errorf("limit: exit %d %s", code, out)
 	}
 	if code, _, _ := r.firn("", "parked", "show", "2", "--server", r.at()); code != exitNo {
 		t.Errorf("parked show 2: exit %d", code)

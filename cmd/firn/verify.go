@@ -75,11 +75,12 @@ type verifyLake struct {
 	catalog  *table.Catalog
 	registry *state.Registry
 	store    *logstore.Store
+	cfg      *Config
 }
 
 // verify checks the named tables (none: all) and writes a line a check to w. ok is false if anything differs.
 func verify(ctx context.Context, l verifyLake, tables []string, deep bool, w io.Writer) (ok bool, err error) {
-	c, done, err := newLocalClient(l.store, l.registry)
+	c, done, err := newLocalClient(l.store, l.registry, l.cfg)
 	if err != nil {
 		return false, err
 	}

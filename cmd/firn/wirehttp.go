@@ -74,13 +74,16 @@ func (c changeFiles) Scan(ctx context.Context, t *state.Table, from, to changelo
 }
 
 // sourceStatus is the pipeline's sources.
-type sourceStatus struct{ pipeline *ingest.Pipeline }
+type sourceStatus struct {
+	pipeline *ingest.Pipeline
+	cfg      *Config
+}
 
 // Sources implements httpapi.Sources.
 func (s sourceStatus) Sources(context.Context) ([]httpapi.SourceStatus, error) {
 	out := []httpapi.SourceStatus{}
 	for _, src := range s.pipeline.Status() {
-		st := httpapi.SourceStatus{Name: src.Name, State: string(src.State), Error: src.Error, Partitions: []httpapi.PartitionStatus{}}
+		st := httpapi.SourceStatus{Name: src.Name, Kind: s.cfg.kind(src.Name), State: string(src.State), Error: src.Error, Partitions: []httpapi.PartitionStatus{}}
 		for _, p := range src.Partitions {
 			st.Partitions = append(st.Partitions, httpapi.PartitionStatus{Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: p.End, Lag: p.Lag, Waiting: p.Waiting})
 		}

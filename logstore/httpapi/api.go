@@ -85,7 +85,7 @@ type Sources interface {
 // SourceStatus is how a source does.
 type SourceStatus struct {
 	Name       string            `json:"name"`
-	Kind       string            `json:"kind"`  // kafka, file
+	Kind       string            `json:"kind"`  // kafka, file, unknown
 	State      string            `json:"state"` // starting, running, waiting, paused, unreachable, finished, failed
 	Error      string            `json:"error,omitempty"`
 	Partitions []PartitionStatus `json:"partitions"`
