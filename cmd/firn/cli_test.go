@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"firn/changelog"
 	"firn/state"
@@ -254,7 +255,11 @@ func TestDemoWelcome(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	own := demoConfig(demoFlags{}, &demoBroker{fake: new(kfake.Cluster)})
 	s.cfg = demoConfig(demoFlags{dir: t.TempDir()}, &demoBroker{addrs: []string{"127.0.0.1:1234"}})
+	if own.Sources[0].Topics[0] != ".*" || s.cfg.Sources[0].Topics[0] == ".*" {
+		t.Errorf("topics: %q of the own broker, %q of another", own.Sources[0].Topics, s.cfg.Sources[0].Topics)
+	}
 	var out strings.Builder
 	(&demoRun{server: s, out: &out}).welcome()
 	for _, want := range []string{"broker   127.0.0.1:1234", "firn replay RECORDING.jsonl.gz --to 127.0.0.1:1234\n"} {
