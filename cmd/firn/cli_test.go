@@ -40,6 +40,7 @@ func TestUsageErrors(t *testing.T) {
 		"get a.b --nosuch":                  `get: unknown flag: --nosuch`,
 		"get a.b":                           `get: accepts 2 arg(s), received 1`,
 		"get a.b --min -1":                  `get: accepts 2 arg(s), received 1`,
+		"get a.b 1 --timeout -1x":           `invalid argument "-1x" for "--timeout"`,
 		"tail a.b --limit -1":               `tail: --limit -1 is negative`,
 		"parked list --limit -1":            `parked list: --limit -1 is negative`,
 		"replay x --to a:1 --partitions -1": `replay: --partitions -1`,
