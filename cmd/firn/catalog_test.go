@@ -60,15 +60,3 @@ func TestCatalogLocation(t *testing.T) {
 		t.Errorf("%+v, %v", at, err)
 	}
 }
-
-// TestMaskURI: config show prints a URI without its passwords, and still one that can be completed.
-func TestMaskURI(t *testing.T) {
-	for uri, want := range map[string]string{
-		"./catalog.db": "./catalog.db", "http://h:1/p": "http://h:1/p", "postgres://me@h:5/d?sslmode=disable": "postgres://me@h:5/d?sslmode=disable",
-		"postgres://me:hu:sh@h:5/d?password=hush&a=b": "postgres://me:********@h:5/d?password=********&a=b",
-	} {
-		if got := maskURI(uri); got != want {
-			t.Errorf("%s: %s, want %s", uri, got, want)
-		}
-	}
-}
