@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"firn/changelog/table"
@@ -134,8 +133,3 @@ func (c CatalogConfig) location() (at httpapi.Catalog, err error) {
 	}
 	return at, nil
 }
-
-var (
-	uriPassword   = regexp.MustCompile(`(://[^/?#@:]*:)[^/?#]*@`)
-	queryPassword = regexp.MustCompile(`([?&](?:ssl)?password=)[^&#]*`)
-)
