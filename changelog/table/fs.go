@@ -53,8 +53,12 @@ type Output struct {
 	path string // where it will be
 	temp string // where it is
 	file vfs.File
+	buf  []byte // not written yet
 	done bool
 }
+
+// outputBuffer is how much of an Output is written at once.
+const outputBuffer = 64 << 10
 
 // Create starts a file at path, which must not exist at Commit; directories are made. Exactly one of Commit and Abort
 // ends the Output (Abort after Commit does nothing).
@@ -75,17 +79,42 @@ func (s FS) Create(path string) (*Output, error) {
 	return &Output{fs: s, path: name, temp: temp, file: f}, nil
 }
 
-// Write appends p.
-func (o *Output) Write(p []byte) (int, error) {
-	return o.file.Write(p) //nolint:wrapcheck // the disk names file and operation
+// Write appends p, which it copies: what is under it may change the bytes that it is given (vfs.File.Write).
+func (o *Output) Write(p []byte) (n int, err error) {
+	if o.buf == nil {
+		o.buf = make([]byte, 0, outputBuffer)
+	}
+	for len(p) > n {
+		if len(o.buf) == cap(o.buf) {
+			if err := o.flush(); err != nil {
+				return n, err
+			}
+		}
+		k := copy(o.buf[len(o.buf):cap(o.buf)], p[n:])
+		o.buf = o.buf[:len(o.buf)+k]
+		n += k
+	}
+	return n, nil
+}
+
+func (o *Output) flush() error {
+	if len(o.buf) == 0 {
+		return nil
+	}
+	_, err := o.file.Write(o.buf)
+	o.buf = o.buf[:0]
+	return err //nolint:wrapcheck // the disk names file and operation
 }
 
 // Commit makes the file durable and visible: it is synced, renamed, and its directory synced. On an error the file may
 // or may not be there.
 func (o *Output) Commit() error {
 	o.done = true
-	err := errors.Join(o.file.Sync(), o.file.Close())
+	err := o.flush()
 	if err == nil {
+		err = o.file.Sync()
+	}
+	if err = errors.Join(err, o.file.Close()); err == nil {
 		err = o.fs.disk.Rename(o.temp, o.path)
 	} else {
 		err = errors.Join(err, o.fs.disk.Remove(o.temp))
