@@ -186,18 +186,25 @@ func (c *Catalog) List(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// Create creates a table with the schema, which must be the first of its history (SchemaID 0), and keeps its field ids.
+// Create is CreatePartitioned without partitions.
+func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*Table, error) {
+	return c.CreatePartitioned(ctx, name, schema, nil, props)
+}
+
+// CreatePartitioned creates a table with the schema, which must be the first of its history (SchemaID 0), and keeps its field ids.
 // A schema without a key makes a table without a change store. props come after Options.Properties and before what the
-// format demands.
+// format demands. Both stores have the partition spec (id 0, field ids from 1000).
 //
 // In a SQL catalog both stores appear at once or not at all, also when the process is killed meanwhile; in a REST catalog
 // where the server can do that. Else the change store is made first: alone it is no table to anybody, and whoever creates the
 // table next, this process or another, takes it up if it is as it was made. So nothing is ever taken away that somebody
 // else may be using. A base store that names a missing change store (not ours: we make none) and was never written to is completed.
 //
-// Errors: ErrExists; ErrHalf, the change store of a table in use is missing; ErrUnsupported, a name or key that the format
-// cannot carry; ErrScheme, the catalog's server puts tables elsewhere than on the local disk.
-func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*Table, error) {
+// Errors: ErrExists; ErrHalf, the change store of a table in use is missing; ErrUnsupported, a name, key or partition spec that
+// the format cannot carry; ErrScheme, the catalog's server puts tables elsewhere than on the local disk.
+func (c *Catalog) CreatePartitioned(
+	ctx context.Context, name string, schema *changelog.Schema, partition changelog.PartitionSpec, props map[string]string,
+) (*Table, error) {
 	id, err := parseIdent(name)
 	if err != nil {
 		return nil, err
@@ -208,6 +215,9 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 	if column, why := mixed.BadKey(schema); column != "" {
 		return nil, fmt.Errorf("create %s: key column %q: %s: %w", name, column, why, ErrUnsupported)
 	}
+	if partition, err = CheckPartition(partition, schema); err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
 	changeID, now, key := ident{id.namespace, mixed.ChangeName(id.name)}, c.options.Now(), schema.KeyNames()
 	// (Asked first: a location is not to be written to beside a table that lives there.)
 	if have, err := c.backend.load(ctx, id); err == nil {
@@ -215,13 +225,13 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 	} else if !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	base, err := c.newStore(id, schema, props, mixed.BaseProperties(key, changeID.String(), now))
+	base, err := c.newStore(id, schema, partition, props, mixed.BaseProperties(key, changeID.String(), now))
 	if err != nil {
 		return nil, err
 	}
 	stores := []newTable{base}
 	if len(key) > 0 {
-		change, err := c.newStore(changeID, schema, props, mixed.ChangeProperties(key, now))
+		change, err := c.newStore(changeID, schema, partition, props, mixed.ChangeProperties(key, now))
 		if err != nil {
 			return nil, fmt.Errorf("change store: %w", err)
 		}
@@ -256,7 +266,7 @@ func unused(have, want ice.Metadata) bool {
 	hp, wp := have.Properties(), want.Properties()
 	return mixed.StoreOf(hp) == mixed.StoreChange && slices.Equal(mixed.KeyColumns(hp), mixed.KeyColumns(wp)) &&
 		untouched(have) && len(have.Schemas()) == len(want.Schemas()) && sameSchema(have.CurrentSchema(), want.CurrentSchema()) &&
-		have.PartitionSpec().IsUnpartitioned()
+		have.PartitionSpec().Equals(want.PartitionSpec())
 }
 
 // untouched reports whether a store never had a snapshot or an owner.
@@ -273,7 +283,7 @@ func (c *Catalog) complete(ctx context.Context, id ident, base loaded) (*Table, 
 		return nil, exists
 	}
 	md := base.metadata
-	if !untouched(md) || !md.PartitionSpec().IsUnpartitioned() {
+	if !untouched(md) {
 		return nil, fmt.Errorf("%w; it was written to, so rows may be lost with it: register the change store again, or drop the table", err)
 	}
 	changeID, err := parseIdent(md.Properties()[mixed.PropChange])
@@ -283,7 +293,7 @@ func (c *Catalog) complete(ctx context.Context, id ident, base loaded) (*Table, 
 	props := maps.Clone(md.Properties())
 	delete(props, mixed.PropChange)
 	maps.Copy(props, mixed.ChangeProperties(mixed.KeyColumns(props), c.options.Now()))
-	change, err := newMetadata(md.Schemas(), c.warehouse+"/"+changeID.namespace+"/"+changeID.name, props)
+	change, err := newMetadata(md.Schemas(), md.PartitionSpec(), c.warehouse+"/"+changeID.namespace+"/"+changeID.name, props)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", changeID, err)
 	}
@@ -308,14 +318,18 @@ func storeProperties() map[string]string {
 }
 
 // newStore returns the first metadata of a store.
-func (c *Catalog) newStore(id ident, schema *changelog.Schema, user, format map[string]string) (newTable, error) {
+func (c *Catalog) newStore(id ident, schema *changelog.Schema, partition changelog.PartitionSpec, user, format map[string]string) (newTable, error) {
 	props := storeProperties()
 	for _, p := range []map[string]string{c.options.Properties, user, format} {
 		maps.Copy(props, p)
 	}
 	delete(props, "format-version")
 	want := icebergSchema(schema, false)
-	md, err := newMetadata([]*iceberg.Schema{want}, c.warehouse+"/"+id.namespace+"/"+id.name, props)
+	spec, err := icebergSpec(partition, want)
+	if err != nil {
+		return newTable{}, fmt.Errorf("create %s: %w", id, err)
+	}
+	md, err := newMetadata([]*iceberg.Schema{want}, spec, c.warehouse+"/"+id.namespace+"/"+id.name, props)
 	if err != nil {
 		return newTable{}, fmt.Errorf("create %s: %w", id, err)
 	}
@@ -325,13 +339,12 @@ func (c *Catalog) newStore(id ident, schema *changelog.Schema, user, format map[
 	return newTable{id, md}, nil
 }
 
-func newMetadata(schemas []*iceberg.Schema, location string, props map[string]string) (ice.Metadata, error) {
+func newMetadata(schemas []*iceberg.Schema, spec iceberg.PartitionSpec, location string, props map[string]string) (ice.Metadata, error) {
 	b, err := ice.NewMetadataBuilder(2)
 	if err != nil {
 		return nil, err
 	}
 	order := ice.UnsortedSortOrder
-	spec := iceberg.NewPartitionSpec()
 	for _, s := range slices.SortedFunc(slices.Values(schemas), func(a, b *iceberg.Schema) int { return a.ID - b.ID }) {
 		if err := errors.Join(b.AddSchema(s), b.SetCurrentSchemaID(-1)); err != nil {
 			return nil, err

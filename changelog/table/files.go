@@ -53,7 +53,8 @@ type File struct {
 func (f *File) Bounds(fieldID int) (lower, upper []byte) { return f.lower[fieldID], f.upper[fieldID] }
 
 // Files returns the live files of the current snapshot, data files and delete files, in the order of the manifests.
-// Errors: ErrCorrupt; mixed.ErrBadName, a file that no reader can place.
+// Errors: ErrCorrupt; ErrUnsupported, a keyed table's file of an earlier partition spec; mixed.ErrBadName, a file that no
+// reader can place.
 func (s *Store) Files(ctx context.Context) ([]File, error) { return s.FilesAt(ctx, s.SnapshotID()) }
 
 // FilesAt returns the live files of a snapshot that is kept; 0 stands for the empty one. Error: ErrNotFound, besides those of
@@ -68,11 +69,12 @@ func (s *Store) FilesAt(ctx context.Context, snapshot int64) ([]File, error) {
 		return nil, fmt.Errorf("snapshot %d of %s: %w", snapshot, s.id, ErrNotFound)
 	}
 	var files []File
+	places := s.newPartitions()
 	for e, err := range s.table.catalog.entries(ctx, sn, nil) {
 		if err != nil {
 			return nil, fmt.Errorf("files of %s: %w", s.id, err)
 		}
-		f, err := s.fileOf(md, e)
+		f, err := s.fileOf(md, e, places)
 		if err != nil {
 			return nil, fmt.Errorf("files of %s: %w", s.id, err)
 		}
@@ -120,7 +122,7 @@ func (c *Catalog) manifests(sn *ice.Snapshot) ([]iceberg.ManifestFile, error) {
 	return m, nil
 }
 
-func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry) (File, error) {
+func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry, places *partitions) (File, error) {
 	df := e.DataFile()
 	f := File{
 		Path: df.FilePath(), Records: df.Count(), Bytes: df.FileSizeBytes(),
@@ -144,7 +146,7 @@ func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	if f.Partition, err = partitionOf(md, df); err != nil {
+	if f.Partition, err = places.of(md, df); err != nil {
 		return File{}, err
 	}
 	f.FirstOffset, f.LastOffset = longBound(f.lower[mixed.FileOffsetID]), longBound(f.upper[mixed.FileOffsetID])
@@ -164,18 +166,4 @@ func longBound(b []byte) int64 {
 		return 0
 	}
 	return int64(binary.LittleEndian.Uint64(b)) //nolint:gosec // bits, not a number
-}
-
-// partitionOf returns a file's partition path.
-func partitionOf(md ice.Metadata, df iceberg.DataFile) (string, error) {
-	spec := md.PartitionSpecByID(int(df.SpecID()))
-	if spec == nil {
-		return "", fmt.Errorf("file %s: partition spec %d: %w", df.FilePath(), df.SpecID(), ErrCorrupt)
-	}
-	if spec.IsUnpartitioned() {
-		return "", nil
-	}
-	schema := md.CurrentSchema()
-	record := ice.GetPartitionRecord(df, spec.PartitionType(schema))
-	return mixed.NormalizePath(spec.PartitionToPath(record, schema)), nil
 }

@@ -37,15 +37,20 @@ func (c *change) files() int {
 // dataFiles describes written files as manifests do, with the statistics of their footers.
 func (s *Store) dataFiles(files []NewFile, content iceberg.ManifestEntryContent) ([]iceberg.DataFile, error) {
 	md := s.loaded.metadata
-	if spec := md.PartitionSpec(); !spec.IsUnpartitioned() && len(files) > 0 {
-		return nil, fmt.Errorf("%s is partitioned: firn does not write to it: %w", s.id, ErrUnsupported)
+	spec, err := s.table.Partition()
+	if err != nil {
+		return nil, err
 	}
 	out := make([]iceberg.DataFile, 0, len(files))
 	for i := range files {
 		f := &files[i]
+		tuple, err := s.tupleOf(spec, f.Partition)
+		if err != nil {
+			return nil, fmt.Errorf("file %s: partition %q of %s: %w", f.Path, f.Partition, s.id, err)
+		}
 		args := ice.DataFileArgs{
 			Spec: md.PartitionSpec(), Format: iceberg.ParquetFile, Metadata: f.Footer, FilePath: f.Path, FileSize: f.Bytes,
-			Content: content, FormatVersion: md.Version(), Properties: md.Properties(),
+			Content: content, FormatVersion: md.Version(), Properties: md.Properties(), PartitionValues: tuple,
 		}
 		if content == iceberg.EntryContentData {
 			args.Schema = icebergSchema(f.Schema, f.Offset)
@@ -239,6 +244,10 @@ func (p *producer) carry(ctx context.Context, old []iceberg.ManifestFile) ([]ice
 		if !m.HasAddedFiles() && !m.HasExistingFiles() {
 			continue // only deleted entries of an earlier snapshot
 		}
+		if now := p.md.DefaultPartitionSpec(); int(m.PartitionSpecID()) != now && p.store.table.keyed() {
+			return nil, fmt.Errorf("%s has files of partition spec %d, its spec is %d: a keyed mixed table keeps its first spec: %w",
+				p.store.id, m.PartitionSpecID(), now, ErrUnsupported)
+		}
 		remove := p.change.remove
 		if m.ManifestContent() == iceberg.ManifestContentDeletes {
 			remove = p.change.removeDeletes
@@ -330,6 +339,7 @@ func (p *producer) verifyDeletes(ctx context.Context, head *ice.Snapshot) error 
 	if ch.planned == 0 || len(ch.remove) == 0 || head == nil || head.SequenceNumber <= ch.planned {
 		return nil
 	}
+	places := p.store.newPartitions()
 	for e, err := range p.store.table.catalog.entries(ctx, head, func(m iceberg.ManifestFile) bool {
 		return m.ManifestContent() == iceberg.ManifestContentDeletes
 	}) {
@@ -339,7 +349,7 @@ func (p *producer) verifyDeletes(ctx context.Context, head *ice.Snapshot) error 
 		if e.SequenceNum() <= ch.planned || ch.removeDeletes[e.DataFile().FilePath()] {
 			continue
 		}
-		f, err := p.store.fileOf(p.md, e)
+		f, err := p.store.fileOf(p.md, e, places)
 		if err != nil {
 			return err
 		}
@@ -517,9 +527,19 @@ type fileStats struct {
 	addedData, addedDeletes, addedRecords, addedPositions, addedBytes            int64
 	removedData, removedDeletes, removedRecords, removedPositions, removedBytes  int64
 	addedEqualityFiles, removedEqualityFiles, addedEqualities, removedEqualities int64
+	partitions                                                                   map[string]bool // with a change, by tuple
+}
+
+// in counts the file's partition.
+func (s *fileStats) in(f iceberg.DataFile) {
+	if s.partitions == nil {
+		s.partitions = map[string]bool{}
+	}
+	s.partitions[fmt.Sprint(f.SpecID(), f.Partition())] = true // fmt prints maps in the order of their keys
 }
 
 func (s *fileStats) add(f iceberg.DataFile) {
+	s.in(f)
 	s.addedBytes += f.FileSizeBytes()
 	switch f.ContentType() {
 	case iceberg.EntryContentData:
@@ -535,6 +555,7 @@ func (s *fileStats) add(f iceberg.DataFile) {
 }
 
 func (s *fileStats) remove(f iceberg.DataFile) {
+	s.in(f)
 	s.removedBytes += f.FileSizeBytes()
 	switch f.ContentType() {
 	case iceberg.EntryContentData:
@@ -597,9 +618,7 @@ func (s *fileStats) summary(head *ice.Snapshot, user map[string]string) iceberg.
 	total("total-files-size", s.addedBytes-s.removedBytes)
 	total("total-position-deletes", s.addedPositions-s.removedPositions)
 	total("total-equality-deletes", s.addedEqualities-s.removedEqualities)
-	if s.addedBytes+s.removedBytes > 0 {
-		out["changed-partition-count"] = "1"
-	}
+	set("changed-partition-count", int64(len(s.partitions)))
 	return out
 }
 

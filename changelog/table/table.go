@@ -66,6 +66,9 @@ func (t *Table) Base() *Store { return t.base }
 // Change returns the change store, or nil for a table without a key.
 func (t *Table) Change() *Store { return t.change }
 
+// keyed reports whether the base store's properties name a key.
+func (t *Table) keyed() bool { return t.schemas != nil && len(t.schemas.Current().Key) > 0 }
+
 // Stores returns the stores, base first.
 func (t *Table) Stores() []*Store {
 	if t.change == nil {
@@ -167,6 +170,15 @@ func (s *Store) Location() string { return s.loaded.metadata.Location() }
 // DataPath returns the path of a data or delete file with the given name in an unpartitioned store.
 func (s *Store) DataPath(name string) string { return s.Location() + "/data/" + name }
 
+// DataPathIn returns the path of a data or delete file with the given name in a partition, which is "" in an unpartitioned
+// store. The directories are named as the partition's path is spelled: escaped, and never unescaped by readers.
+func (s *Store) DataPathIn(partition, name string) string {
+	if partition == "" {
+		return s.DataPath(name)
+	}
+	return s.Location() + "/data/" + partition + "/" + name
+}
+
 // MetadataLocation returns the path of the metadata file.
 func (s *Store) MetadataLocation() string { return s.loaded.location }
 
@@ -235,6 +247,8 @@ type NewFile struct {
 	Rows   int64
 	Bytes  int64
 	Footer Footer
+	// Partition is the path of the file's partition (Partitioner, File.Partition); "" in an unpartitioned table.
+	Partition string
 	// Referenced is the only data file that a position delete file names; empty: more than one.
 	Referenced string
 }
