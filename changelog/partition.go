@@ -446,18 +446,26 @@ func (s PartitionSpec) BadValue(schema *Schema, values []Value) (column, why str
 			continue
 		}
 		c := &schema.Columns[o]
-		if why := badValue(s[i].Transform, c.Type, values[o]); why != "" {
+		if why := badValue(&s[i], c.Type, values[o]); why != "" {
 			return c.Name, why
 		}
 	}
 	return "", ""
 }
 
-func badValue(t Transform, column *Type, v Value) (why string) {
+// maxPathPart is how long a name of a directory can be: that of a partition value is name=value, escaped.
+const maxPathPart = 255
+
+func badValue(f *PartitionField, column *Type, v Value) (why string) {
+	t := f.Transform
 	switch column.Kind {
 	case String:
-		if text := string(t.Apply(column, v).B); text == "null" || text == HiveNull {
-			return fmt.Sprintf("the partition value %q reads as no value", text)
+		text := t.Apply(column, v).B
+		if s := string(text); s == "null" || s == HiveNull {
+			return fmt.Sprintf("the partition value %q reads as no value", s)
+		}
+		if n := escapedLen(f.Name) + 1 + escapedLen(string(text)); n > maxPathPart {
+			return fmt.Sprintf("the partition's directory would have a name of %d bytes, the most is %d", n, maxPathPart)
 		}
 	case Decimal:
 		if n := BigInt(t.Apply(column, v).B); len(n.Abs(n).String()) > column.Precision {
@@ -470,4 +478,18 @@ func badValue(t Transform, column *Type, v Value) (why string) {
 		}
 	}
 	return ""
+}
+
+// escapedLen returns the length of s in a partition path (mixed.EscapePath).
+func escapedLen(s string) int {
+	n := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte(".-*_ ", c) >= 0:
+			n++
+		default:
+			n += 3
+		}
+	}
+	return n
 }

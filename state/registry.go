@@ -231,10 +231,23 @@ func (r *Registry) ByTopic(source, topic string) (*Table, bool) {
 	return t, ok
 }
 
-// Create makes a table that topic feeds (the zero TopicRef: none does). schema is schema 0 and is kept. Errors:
-// ErrExists for the name or the topic, I/O.
+// Create is CreatePartitioned without partitions.
 func (r *Registry) Create(ctx context.Context, name string, schema *changelog.Schema, topic TopicRef, props map[string]string) (*Table, error) {
+	return r.CreatePartitioned(ctx, name, schema, nil, topic, props)
+}
+
+// CreatePartitioned makes a table that topic feeds (the zero TopicRef: none does). schema is schema 0 and is kept, and partition
+// bound to it. Errors: ErrExists for the name or the topic, changelog.ErrPartition, I/O.
+func (r *Registry) CreatePartitioned(ctx context.Context, name string, schema *changelog.Schema, partition changelog.PartitionSpec,
+	topic TopicRef, props map[string]string,
+) (*Table, error) {
 	t := Table{Name: name, Schemas: changelog.Schemas{schema}, Properties: maps.Clone(props)}
+	if len(partition) > 0 {
+		var err error
+		if t.Partition, err = partition.Bind(schema); err != nil {
+			return nil, fmt.Errorf("create table %s: %w", name, err)
+		}
+	}
 	if topic != (TopicRef{}) {
 		t.Topics = []TopicRef{topic}
 	}

@@ -207,12 +207,23 @@ func TestGoldenValues(t *testing.T) {
 	if err := b.Commit(t.Context(), 9, nil); err != nil {
 		t.Fatal(err)
 	}
+	spec, err := changelog.ParsePartition([]string{"bucket(4, id)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spec, err = spec.Bind(schema(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Restore(t.Context(), Table{Name: "shop.b", Schemas: changelog.Schemas{schema(t)}, Partition: spec, Created: 5}, Progress{}, nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		key  []byte
 		want string
 	}{
 		{keyspace.Meta(nil, "format"), "1"},
-		{keyspace.Meta(nil, "next-table"), "2"},
+		{keyspace.Meta(nil, "next-table"), "3"},
+		{keyspace.Table(nil, keyspace.SpaceTable, 2), "\x01" + `{"id":2,"name":"shop.b","schemas":[{"id":0,"columns":[{"id":1,"name":"id","type":{"kind":3},"required":true}],"key":[1],"lastId":1}],"partition":[{"name":"id_bucket","column":"id","sourceId":1,"transform":"bucket[4]"}],"created":5}`},
 		{keyspace.Table(nil, keyspace.SpaceTable, 1), "\x01" + `{"id":1,"name":"shop.a","schemas":[{"id":0,"columns":[{"id":1,"name":"id","type":{"kind":3},"required":true}],"key":[1],"lastId":1}],"properties":{"x":"1"},"topics":[{"source":"k","topic":"s.a"}],"created":5}`},
 		{keyspace.Shard(nil, keyspace.SpaceProgress, 1, 0), "\x01" + `{"flushed":7,"commitId":"c","epoch":2,"changeSequence":3,"optimized":4,"indexSnapshot":9,"rebuilding":true}`},
 		{keyspace.Source(nil, pos[0].StreamID), "\x01\xd8\x04"},

@@ -21,6 +21,8 @@ type Table struct {
 	Name       string            `json:"name"`    // namespace.table
 	Schemas    changelog.Schemas `json:"schemas"` // history; the index is the SchemaID
 	Properties map[string]string `json:"properties,omitempty"`
+	// Partition is bound to Schemas[0], and the lake's table is created with it. It never changes.
+	Partition changelog.PartitionSpec `json:"partition,omitempty"`
 	Topics     []TopicRef        `json:"topics,omitempty"` // what feeds it
 	Created    int64             `json:"created"`          // µs since 1970-01-01 UTC
 }
@@ -34,6 +36,7 @@ func (t *Table) Schema() *changelog.Schema { return t.Schemas.Current() }
 func (t *Table) clone() *Table {
 	c := *t
 	c.Schemas, c.Topics, c.Properties = slices.Clone(t.Schemas), slices.Clone(t.Topics), maps.Clone(t.Properties)
+	c.Partition = slices.Clone(t.Partition)
 	return &c
 }
 

@@ -13,18 +13,21 @@ import (
 	"firn/changelog/table"
 )
 
-// batch writes the files of one commit: an I file and an ED file for each node that has such rows, ascending by
-// _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file, and one
-// of position deletes if rows go.
+// batch writes the files of one commit: an I file and an ED file for each partition and node that has such rows, ascending
+// by _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file, and one
+// of position deletes if rows go. Rows of a table with partitions are held until the end, so that only the files of one
+// partition are open at a time.
 type batch struct {
 	fs      table.FS
-	path    func(name string) string
+	path    func(partition, name string) string
 	schema  *changelog.Schema
 	rows    *datafile.Projector
 	types   []*changelog.Type // of the key
 	buckets int
 	op      int64
 	options datafile.Options
+
+	parted *parted // nil: no partitions
 
 	files  []*dataFile // in the order of their making
 	byNode [2][]*dataFile
@@ -39,8 +42,9 @@ type batch struct {
 
 // dataFile is a file being written.
 type dataFile struct {
-	path string
-	out  *table.Output
+	path      string
+	partition string
+	out       *table.Output
 	w    *datafile.Writer
 	done *datafile.Written
 }
@@ -53,23 +57,29 @@ const (
 func newBatch(t *table.Table, history changelog.Schemas, buckets int, o datafile.Options) *batch {
 	schema := history.Current()
 	b := &batch{
-		fs: t.FS(), path: t.Base().DataPath, schema: schema, rows: datafile.NewProjector(history, schema),
+		fs: t.FS(), path: t.Base().DataPathIn, schema: schema, rows: datafile.NewProjector(history, schema),
 		types: schema.KeyTypes(), buckets: buckets, op: rand.Int64(), options: o,
 		key: make([]changelog.Value, len(schema.Columns)),
 	}
 	if t.Keyed() {
-		b.path = t.Change().DataPath
+		b.path = t.Change().DataPathIn
 	} else {
 		b.buckets = 1
 	}
 	for i := range b.key {
 		b.key[i] = changelog.NullValue
 	}
-	b.byNode[inserts], b.byNode[deletes] = make([]*dataFile, b.buckets), make([]*dataFile, b.buckets)
+	b.spread(b.buckets)
 	return b
 }
 
-// add writes the rows of a change. A change with an after image replaces whatever row its key has, so each has a
+// spread makes ready for the files of another partition, over so many nodes.
+func (b *batch) spread(buckets int) {
+	b.buckets = buckets
+	b.byNode[inserts], b.byNode[deletes] = make([]*dataFile, buckets), make([]*dataFile, buckets)
+}
+
+// add writes the rows of a change, or holds them if there are partitions. A change with an after image replaces whatever row its key has, so each has a
 // delete row; the pair shares its offset and the delete kills only what is older.
 func (b *batch) add(c *changelog.Change) error {
 	if c.Op == changelog.OpTruncate {
@@ -91,18 +101,26 @@ func (b *batch) add(c *changelog.Change) error {
 		node = int(mixed.NodeFor(mixed.KeyHash(b.types, key), b.buckets).Index)
 	}
 	b.changes++
+	if b.parted != nil {
+		return b.hold(c, key)
+	}
 	if c.Before != nil {
 		err = b.write(deletes, node, c.Before, c.Seq)
 	} else {
-		for i, o := range b.schema.KeyOrdinals() {
-			b.key[o] = key[i]
-		}
-		err = b.writeValues(deletes, node, b.key, c.Seq)
+		err = b.writeValues(deletes, node, b.keyRow(key), c.Seq)
 	}
 	if err == nil && c.After != nil {
 		err = b.write(inserts, node, c.After, c.Seq)
 	}
 	return err
+}
+
+// keyRow returns a row of a key and nulls, valid until the next call.
+func (b *batch) keyRow(key []changelog.Value) []changelog.Value {
+	for i, o := range b.schema.KeyOrdinals() {
+		b.key[o] = key[i]
+	}
+	return b.key
 }
 
 func (b *batch) write(kind, node int, r changelog.Row, seq changelog.SeqNum) error {
@@ -154,7 +172,11 @@ func (b *batch) file(kind, node int) (*dataFile, error) {
 	default:
 		name.Type = mixed.Insert
 	}
-	f := &dataFile{path: b.path(name.String())}
+	f := &dataFile{}
+	if b.parted != nil {
+		f.partition = b.parted.current
+	}
+	f.path = b.path(f.partition, name.String())
 	out, err := b.fs.Create(f.path)
 	if err != nil {
 		return nil, err
@@ -171,22 +193,40 @@ func (b *batch) file(kind, node int) (*dataFile, error) {
 
 // finish makes the files durable and returns what is to be committed. After an error, abort is due.
 func (b *batch) finish() ([]table.NewFile, error) {
+	if b.parted != nil {
+		if err := b.writeHeld(); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.closeFiles(0); err != nil {
+		return nil, err
+	}
 	add := make([]table.NewFile, 0, len(b.files))
 	for _, f := range b.files {
+		add = append(add, table.NewFile{
+			Path: f.path, Partition: f.partition, Schema: b.schema, Offset: len(b.types) > 0, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata,
+		})
+	}
+	return add, nil
+}
+
+// closeFiles makes the files that are open, which are among those from the first-th on, durable.
+func (b *batch) closeFiles(first int) error {
+	for _, f := range b.files[first:] {
+		if f.done != nil {
+			continue
+		}
 		w := f.w
 		f.w = nil
 		var err error
 		if f.done, err = w.Close(); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.path, err)
+			return fmt.Errorf("%s: %w", f.path, err)
 		}
 		if err := f.out.Commit(); err != nil {
-			return nil, err
+			return err
 		}
-		add = append(add, table.NewFile{
-			Path: f.path, Schema: b.schema, Offset: len(b.types) > 0, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata,
-		})
 	}
-	return add, nil
+	return nil
 }
 
 // abort removes all files: none was part of a commit.
@@ -206,11 +246,15 @@ func (b *batch) abort() error {
 type limits struct {
 	rows  int
 	bytes int64
+	each  int64 // bytes that a change counts beside its own
 }
 
 // fill writes changes after from until they end or a limit is reached, and returns the SeqNum of the last one and how
 // far the streams that it has seen are applied by then.
 func (b *batch) fill(ctx context.Context, from changelog.SeqNum, changes iter.Seq2[changelog.Change, error], l limits) (changelog.SeqNum, positions, error) {
+	if b.parted != nil { // it holds rows, and each takes more than its bytes
+		l.each = 2 * imageBytes
+	}
 	to, seen, size, err := walk(ctx, from, changes, l, b.add)
 	b.bytes += size
 	return to, seen, err
@@ -240,7 +284,7 @@ func walk(ctx context.Context, from changelog.SeqNum, changes iter.Seq2[changelo
 		if err := visit(&c); err != nil {
 			return to, seen, size, err
 		}
-		size += int64(len(c.Key) + len(c.Before) + len(c.After))
+		size += int64(len(c.Key)+len(c.Before)+len(c.After)) + l.each
 		seen.note(&c.Position)
 		to = c.Seq
 		n++

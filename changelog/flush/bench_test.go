@@ -55,7 +55,7 @@ func benchmarkBatch(b *testing.B, before bool, buckets int) {
 	for b.Loop() {
 		started := cpuTime()
 		w := newBatch(t, changelog.Schemas{schema}, buckets, o.File)
-		if _, _, err := w.fill(context.Background(), 0, log.scan(changes), limits{1 << 30, 1 << 40}); err != nil {
+		if _, _, err := w.fill(context.Background(), 0, log.scan(changes), limits{rows: 1 << 30, bytes: 1 << 40}); err != nil {
 			b.Fatal(err)
 		}
 		add, err := w.finish()

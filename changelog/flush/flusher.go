@@ -40,7 +40,8 @@ type Registry interface {
 
 // Catalog is what a Flusher needs of the lake. *table.Catalog implements it.
 type Catalog interface {
-	Create(ctx context.Context, name string, schema *changelog.Schema, props map[string]string) (*table.Table, error)
+	CreatePartitioned(ctx context.Context, name string, schema *changelog.Schema, partition changelog.PartitionSpec,
+		props map[string]string) (*table.Table, error)
 	Load(ctx context.Context, name string) (*table.Table, error)
 }
 
@@ -272,13 +273,16 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("flush %s: %w", f.name, err)
 	}
 	started := time.Now()
-	b := newBatch(f.lake, entry.Schemas, f.bucketsFor(entry, applied-p.Flushed), f.o.File)
+	b, err := f.newBatch(entry, applied-p.Flushed)
+	if err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
 	defer func() {
 		if f.pending == nil {
 			err = errors.Join(err, b.abort())
 		}
 	}()
-	changes, l := f.log.Scan(ctx, f.id, p.Flushed, applied), limits{f.o.MaxRows, f.o.MaxBytes}
+	changes, l := f.log.Scan(ctx, f.id, p.Flushed, applied), limits{rows: f.o.MaxRows, bytes: f.o.MaxBytes}
 	if !f.lake.Keyed() {
 		if err := b.survey(ctx, p.Flushed, changes, l); err != nil {
 			return fmt.Errorf("flush %s after %d: %w", f.name, p.Flushed, err)
@@ -335,6 +339,27 @@ func (f *Flusher) read(entry *state.Table) ([]changelog.StreamPosition, error) {
 	return out, nil
 }
 
+// newBatch returns the batch of n changes. Error: ErrDiverged, the lake's table has other partitions than ours.
+func (f *Flusher) newBatch(entry *state.Table, n changelog.SeqNum) (*batch, error) {
+	spec, err := f.lake.Partition()
+	if err != nil {
+		return nil, err
+	}
+	if !spec.Equal(entry.Partition) {
+		return nil, fmt.Errorf("the lake's table is partitioned by %q, this data directory's by %q: start with an empty data directory "+
+			"to take the table over as it is: %w", spec.Strings(), entry.Partition.Strings(), ErrDiverged)
+	}
+	b := newBatch(f.lake, entry.Schemas, f.bucketsFor(entry, n), f.o.File)
+	of, err := f.lake.Partitioner(entry.Schemas.Current())
+	if err != nil {
+		return nil, err
+	}
+	if of != nil {
+		b.partition(of, entry.Schemas, f.o.BucketRows)
+	}
+	return b, nil
+}
+
 // bucketsFor returns over how many nodes a batch of n changes is spread.
 func (f *Flusher) bucketsFor(entry *state.Table, n changelog.SeqNum) int {
 	if n < changelog.SeqNum(f.o.BucketRows) { //nolint:gosec // positive
@@ -352,7 +377,7 @@ func (f *Flusher) bucketsFor(entry *state.Table, n changelog.SeqNum) int {
 // ready loads the lake's table, or creates it, and gives it the schemas that it lacks.
 func (f *Flusher) ready(ctx context.Context, entry *state.Table) error {
 	if f.lake == nil {
-		t, err := f.catalog.Create(ctx, f.name, entry.Schemas[0], entry.Properties)
+		t, err := f.catalog.CreatePartitioned(ctx, f.name, entry.Schemas[0], entry.Partition, entry.Properties)
 		if errors.Is(err, table.ErrExists) { // an earlier try, whose answer was lost, or somebody else
 			return fmt.Errorf("%w: %w", f.unrecover(), err)
 		}

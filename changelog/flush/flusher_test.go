@@ -13,12 +13,16 @@ import (
 	"firn/state"
 )
 
+// specs are without partitions, by the key, by what updates change, and both.
+var specs = [][]string{nil, {"bucket(4, id)"}, {"truncate(2, v)"}, {"truncate(2, v)", "bucket(2, id)"}}
+
 // TestFlush flushes random histories, with cuts in the middle of records and schema changes, and holds the lake against
 // the model and the log.
 func TestFlush(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(16) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			w := newWorld(t, seed)
+			w.parts = specs[seed%uint64(len(specs))]
 			n := w.open()
 			f := w.flusher(n, nil)
 			for range 5 {
@@ -76,8 +80,9 @@ func TestCrash(t *testing.T) {
 		{name: "after the commit, before the progress", landed: true, dead: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for seed := range uint64(3) {
+			for seed := range uint64(4) {
 				w := newWorld(t, seed)
+				w.parts = specs[seed]
 				n := w.open()
 				w.append(n, 30, 30)
 				w.drain(w.flusher(n, nil))

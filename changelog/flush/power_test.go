@@ -68,6 +68,7 @@ func TestPowerLoss(t *testing.T) {
 	}{
 		{"lost", newWorld, false, 1},
 		{"some unsynced data survives", newWorld, true, 4},
+		{"partitions", newPartedWorld, false, 12},
 		{"lost, no key", newBagWorld, false, 1},
 		{"some unsynced data survives, no key", newBagWorld, true, 4},
 	} {
@@ -94,7 +95,7 @@ func powerLossAt(t *testing.T, w *world, k int, lucky bool, points map[string]in
 		return commit()
 	})
 	n := openNodeOn(t, p.disk, p.on("pebble"))
-	n.id = must(n.reg.Create(t.Context(), tableName, w.schemas[0], topicRef, nil)).ID
+	w.register(n)
 	o := Options{MaxRows: 20, BucketRows: 8, Buckets: 2}
 	f := must(must(New(n.store, n.reg, w.catalog, o)).Flusher(n.id))
 	p.mu.Lock()

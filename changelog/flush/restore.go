@@ -25,6 +25,9 @@ func Restore(ctx context.Context, t *table.Table) (r Restored, ok bool, err erro
 		return Restored{}, false, err
 	}
 	r.Table = state.Table{Name: t.Name(), Schemas: t.Schemas()}
+	if r.Table.Partition, err = t.Partition(); err != nil {
+		return Restored{}, false, err
+	}
 	seen := map[state.TopicRef]bool{}
 	for _, p := range mark.Positions {
 		topic := state.TopicRef{Source: p.Source, Topic: p.Topic}

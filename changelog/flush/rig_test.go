@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -89,6 +90,7 @@ type world struct {
 	catalog *table.Catalog
 	hook    atomic.Pointer[table.Hook] // nil: commits go through
 	schemas changelog.Schemas
+	parts   []string // terms of the partition spec
 	model   map[int64][]changelog.Value
 	bag     bool                // the table has no key, and
 	rows    [][]changelog.Value // these are its rows
@@ -114,6 +116,14 @@ func newBagWorld(tb testing.TB, seed uint64) *world {
 	w := newWorld(tb, seed)
 	w.bag = true
 	w.schemas = changelog.Schemas{must(changelog.NewSchema(w.schemas[0].Columns, nil))}
+	return w
+}
+
+// newPartedWorld is a world whose table has partitions by a column that updates change.
+func newPartedWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
+	w := newWorld(tb, seed)
+	w.parts = []string{"truncate(2, v)"}
 	return w
 }
 
@@ -155,8 +165,20 @@ func (w *world) setHook(h table.Hook) {
 func (w *world) open() *node {
 	w.tb.Helper()
 	n := openNode(w.tb, vfs.NewCrashableMem())
-	n.id = must(n.reg.Create(w.tb.Context(), tableName, w.schemas[0], topicRef, nil)).ID
+	w.register(n)
 	return n
+}
+
+func (w *world) register(n *node) {
+	w.tb.Helper()
+	spec := must(changelog.ParsePartition(w.parts))
+	n.id = must(n.reg.CreatePartitioned(w.tb.Context(), tableName, w.schemas[0], spec, topicRef, nil)).ID
+}
+
+// moves reports whether rows can leave their partition: then every change has the row before it.
+func (w *world) moves() bool {
+	spec := must(must(changelog.ParsePartition(w.parts)).Bind(w.schemas[0]))
+	return !spec.InKey(w.schemas[0])
 }
 
 func (w *world) schema() *changelog.Schema { return w.schemas.Current() }
@@ -188,7 +210,11 @@ func (w *world) append(n *node, records, keys int) {
 		switch w.rnd.IntN(20) {
 		case 0: // truncate
 			for _, id := range slices.Sorted(maps.Keys(w.model)) {
-				cs = append(cs, changelog.Change{Op: changelog.OpDelete, Key: w.key(id), Position: p})
+				c := changelog.Change{Op: changelog.OpDelete, Key: w.key(id), Position: p}
+				if w.moves() {
+					c.Before = w.row(w.model[id])
+				}
+				cs = append(cs, c)
 			}
 			w.model, w.rows = map[int64][]changelog.Value{}, nil
 			cs = append(cs, changelog.Change{Op: changelog.OpTruncate, Position: p})
@@ -209,11 +235,18 @@ func (w *world) append(n *node, records, keys int) {
 	}
 }
 
+func (w *world) row(values []changelog.Value) changelog.Row {
+	for len(values) < len(w.schema().Columns) {
+		values = append(slices.Clone(values), changelog.NullValue)
+	}
+	return changelog.AppendRow(nil, w.schema(), values)
+}
+
 func (w *world) change(id int64, p changelog.Position) changelog.Change {
 	old := w.model[id]
 	c := changelog.Change{Op: changelog.OpDelete, Key: w.key(id), Position: p, SourceTime: 1e15 + p.Offset}
-	if old != nil && w.rnd.IntN(3) > 0 {
-		c.Before = changelog.AppendRow(nil, w.schema(), old)
+	if old != nil && (w.rnd.IntN(3) > 0 || w.moves()) {
+		c.Before = w.row(old)
 	}
 	delete(w.model, id)
 	if w.rnd.IntN(4) == 0 {
@@ -464,12 +497,15 @@ func (w *world) feed(n *node, r *merge.Reader, flushed changelog.SeqNum) {
 func (w *world) files(t *table.Table) {
 	w.tb.Helper()
 	type slot struct {
-		seq  int64
-		info mixed.FileInfo
+		seq       int64
+		partition string
+		info      mixed.FileInfo
 	}
+	of := must(t.Partitioner(t.Schemas().Current()))
 	seen, paths := map[slot]bool{}, map[string]bool{}
 	for _, f := range must(t.Change().Files(w.tb.Context())) {
-		s := slot{f.DataSequence, f.Info}
+		s := slot{f.DataSequence, f.Partition, f.Info}
+		w.place(t, f, of)
 		if seen[s] {
 			w.tb.Fatalf("two files %v in one commit", s)
 		}
@@ -480,6 +516,28 @@ func (w *world) files(t *table.Table) {
 		paths[f.Path] = true
 		if f.Info.Txn != f.DataSequence || f.Content != table.Data || f.FirstOffset < 1 || f.LastOffset < f.FirstOffset {
 			w.tb.Fatalf("file %+v", f)
+		}
+	}
+}
+
+// place checks that the rows of an insert file are in the partition that they belong to, and all of a file in its directory.
+func (w *world) place(t *table.Table, f table.File, of *table.Partitioner) {
+	w.tb.Helper()
+	if (of == nil) != (f.Partition == "") || filepath.Dir(f.Path) != filepath.Dir(t.Change().DataPathIn(f.Partition, "x")) {
+		w.tb.Fatalf("partition %q of %s", f.Partition, f.Path)
+	}
+	if of == nil || f.Info.Type != mixed.Insert {
+		return
+	}
+	schema := t.Schemas().Current()
+	s := merge.Snapshot{Base: []merge.File{mergeFile(f)}}
+	r := must(merge.New(schema, s, opener{t.FS()}, merge.Options{}))
+	for row, err := range r.Base(w.tb.Context()) {
+		if err != nil {
+			w.tb.Fatal(err)
+		}
+		if at := of.Path(must(changelog.AppendValues(nil, schema, row.Row))); at != f.Partition {
+			w.tb.Fatalf("a row of %q is in %s", at, f.Path)
 		}
 	}
 }
@@ -499,13 +557,14 @@ func (w *world) stray() []string {
 	}
 	dir := store.DataPath("")[len("file://"):]
 	var out []string
-	for _, p := range must(filepath.Glob(filepath.Join(dir, "*"))) {
-		if !named[filepath.Base(p)] {
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !named[filepath.Base(p)] {
 			out = append(out, filepath.Base(p))
 		}
-	}
-	for _, p := range must(filepath.Glob(filepath.Join(dir, ".*"))) {
-		out = append(out, filepath.Base(p))
+		return err
+	})
+	if err != nil {
+		w.tb.Fatal(err)
 	}
 	return out
 }

@@ -232,7 +232,7 @@ func (b *batch) finishDeletes() (*table.NewFile, error) {
 		return int(a.Pos - c.Pos)
 	})
 	name := mixed.FileName{Type: mixed.PositionDelete, Op: b.op, Count: len(b.files) + 1}
-	f := &dataFile{path: b.path(name.String())}
+	f := &dataFile{path: b.path("", name.String())}
 	out, err := b.fs.Create(f.path)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,10 @@ func CheckPartition(spec changelog.PartitionSpec, schema *changelog.Schema) (cha
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	if why := mixed.BadPartition(spec); why != "" && len(schema.Key) > 0 {
+	if len(spec) > 0 && len(schema.Key) == 0 {
+		return nil, fmt.Errorf("a table without a key cannot have partitions yet: %w", ErrUnsupported)
+	}
+	if why := mixed.BadPartition(spec); why != "" {
 		return nil, fmt.Errorf("partition field %s: %w", why, ErrUnsupported)
 	}
 	return spec, nil
