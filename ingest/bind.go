@@ -18,6 +18,8 @@ type binding struct {
 	rejected *decode.Rejected // why the shape does not fit the table; nil: it does
 	history  int              // how many schemas the table had then
 
+	restricted bool // some rows have partition values that the lake cannot take
+
 	holes       map[int][]int                                // see columns
 	projections map[changelog.SchemaID]*changelog.Projection // from older and newer schemas to schema
 }
@@ -28,8 +30,10 @@ const maxBindings = 1000
 // bind returns the binding of a shape, and makes or evolves the table for it.
 func (w *worker) bind(ctx context.Context, shape *decode.Shape) (*binding, error) {
 	b := w.bindings[shape]
-	if b != nil && b.rejected != nil && len(w.table.schemas()) != b.history {
-		b = nil // it may fit now
+	if b != nil && b.rejected != nil {
+		if now := w.table.current.Load(); now != nil && len(now.Schemas) != b.history {
+			b = nil // it may fit now
+		}
 	}
 	if b == nil {
 		var err error
@@ -58,6 +62,7 @@ func (w *worker) rebind(ctx context.Context, shape *decode.Shape) (*binding, err
 		return nil, final(err)
 	} else {
 		b.schema = mapping.Schema()
+		b.restricted = t.Partition.Restricts(b.schema)
 	}
 	if len(w.bindings) >= maxBindings {
 		clear(w.bindings)

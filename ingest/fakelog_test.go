@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -41,6 +42,7 @@ type fakeLog struct {
 type disk struct {
 	view   view
 	tables map[string]*ingest.Table
+	parts  map[string][]string // terms of partition specs, by the last part of a table's name
 }
 
 // view is the state that a prefix of all appends makes.
@@ -310,7 +312,14 @@ func (l *fakeLog) Create(_ context.Context, name string, s *changelog.Schema, to
 	if l.disk.tables[name] != nil {
 		return nil, ingest.ErrTableExists
 	}
-	t := &ingest.Table{ID: changelog.TableID(len(l.disk.tables) + 1), Name: name, Schemas: changelog.Schemas{s}, Topics: []ingest.Topic{topic}}
+	spec, err := changelog.ParsePartition(l.disk.parts[name[strings.LastIndexByte(name, '.')+1:]])
+	if err == nil {
+		spec, err = spec.Bind(s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ingest.ErrTableUnfit, err)
+	}
+	t := &ingest.Table{Partition: spec, ID: changelog.TableID(len(l.disk.tables) + 1), Name: name, Schemas: changelog.Schemas{s}, Topics: []ingest.Topic{topic}}
 	l.disk.tables[name] = t
 	return t, nil
 }

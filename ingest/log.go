@@ -58,14 +58,21 @@ type Table struct {
 	Name    string
 	Schemas changelog.Schemas
 	Topics  []Topic // what feeds it
+
+	// Partition is the spec of its partitions in the lake, bound to Schemas[0]; empty: none.
+	Partition changelog.PartitionSpec
 }
+
+// moves reports whether a change can take a row to another partition of the lake. The change store needs the old one then,
+// so that each change of the table has the row before it, whatever the source gave.
+func (t *Table) moves() bool { return len(t.Partition) > 0 && !t.Partition.InKey(t.Schemas.Current()) }
 
 // Tables is what the pipeline needs of the table registry. Its methods are safe for concurrent use.
 type Tables interface {
 	// Table returns a table by its name.
 	Table(name string) (*Table, bool)
 
-	// Create makes a table that t feeds, durably. Error: ErrTableExists.
+	// Create makes a table that t feeds, durably. Errors: ErrTableExists; ErrTableUnfit, it is not to be had with the schema.
 	Create(ctx context.Context, name string, schema *changelog.Schema, t Topic) (*Table, error)
 
 	// AddSchema makes s, whose id is the length of the table's history, the table's current schema, durably.
@@ -79,6 +86,8 @@ type Tables interface {
 var (
 	// ErrTableExists says that somebody else has made the table. Look again.
 	ErrTableExists = errors.New("ingest: table exists")
+	// ErrTableUnfit says that the settings of a table do not go with the schema that its first events have.
+	ErrTableUnfit = errors.New("ingest: the table's settings do not fit its columns")
 	// ErrTableChanged says that somebody else has changed the table's schema. Look again.
 	ErrTableChanged = errors.New("ingest: table has changed")
 )

@@ -14,6 +14,8 @@ const (
 	reasonKeyStale       = "key_stale"
 	reasonTruncateUnsafe = "truncate_unsafe"
 	reasonRecordBroken   = "record_broken" // ours: the source itself could not read it
+	reasonPartition      = "partition_value"
+	reasonTableUnfit     = "table_unfit"
 )
 
 const maxDetail = 512

@@ -122,7 +122,7 @@ func (p *Pipeline) table(name string) *table {
 	defer p.mu.Unlock()
 	t := p.mu.tables[name]
 	if t == nil {
-		t = &table{name: name, tables: p.tables, metrics: p.metrics}
+		t = &table{name: name, tables: p.tables, metrics: p.metrics, appends: make(chan struct{}, 1)}
 		p.mu.tables[name] = t
 	}
 	return t

@@ -377,6 +377,7 @@ func testKill(t *testing.T, expected map[string]expectedTable, name string, part
 	records := readRecording(t, name, partitions)
 	routes := routesOf(t, expected, !strings.Contains(name, "schema"))
 	l := openLog(newDisk())
+	l.disk.parts = map[string][]string{"orders": {"truncate(2, status)"}, "customers": {"bucket(4, id)"}}
 	lives := 0
 	for {
 		s := newMemSource(records)
@@ -420,6 +421,7 @@ func testKill(t *testing.T, expected map[string]expectedTable, name string, part
 	checkParked(t, l, partitions)
 	l.check(t)
 	checkOnce(t, l)
+	checkBefore(t, l)
 }
 
 // checkOnce: no record is applied twice, and each partition's changes are in order (P1).

@@ -19,6 +19,10 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 		w.member.progress(w.next)
 		return nil
 	}
+	leave, err := w.completeBefore(ctx)
+	if err != nil {
+		return err
+	}
 	a := changelog.Append{
 		Positions: []changelog.StreamPosition{{StreamID: w.id, Next: w.next}},
 		Parked:    b.parked, Moved: b.moved, Stale: b.stale,
@@ -27,6 +31,7 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 		a.Tables = []changelog.TableAppend{{Table: w.table.current.Load().ID, Changes: b.changes}}
 	}
 	ticket, err := w.append(ctx, a)
+	leave()
 	if err != nil {
 		return err
 	}

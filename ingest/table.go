@@ -23,6 +23,17 @@ type table struct {
 	loaded  atomic.Bool // the stale keys are those of the log
 
 	evolution sync.Mutex
+	appends   chan struct{} // has one element while a stream reads rows and appends what it makes of them
+}
+
+// enter waits until no other stream is between reading the table's rows and appending changes of them.
+func (t *table) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case t.appends <- struct{}{}:
+		return func() { <-t.appends }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // open looks up the table, if it is there, and reads its stale keys once.
@@ -83,6 +94,9 @@ func (t *table) plan(ctx context.Context, log Log, shape *decode.Shape, o decode
 		made, err := t.changeLocked(ctx, now, next, topic)
 		if errors.Is(err, ErrTableExists) || errors.Is(err, ErrTableChanged) {
 			continue
+		}
+		if errors.Is(err, ErrTableUnfit) {
+			return nil, nil, &decode.Rejected{Reason: reasonTableUnfit, Detail: err.Error()}
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("change schema of %s: %w", t.name, err)

@@ -39,6 +39,7 @@ type worker struct {
 	keySchema []byte // the key schema of the last record, from the key's start; nil: none yet
 	bindings  map[*decode.Shape]*binding
 	last      *binding // the one used last
+	values    []changelog.Value
 	batch     batch
 	now       int64 // µs, of the batch
 
@@ -342,6 +343,14 @@ func (w *worker) change(ctx context.Context, r *Record, ev *decode.Event, b *bin
 		b, row = w.last, filled // the table may have changed
 	} else {
 		row = w.batch.arena.keep(b.mapping.Row(w.batch.arena.tail(), ev.After))
+	}
+	if b.restricted && row != nil {
+		if detail, err := w.badPartition(b, row); err != nil {
+			return final(err)
+		} else if detail != "" {
+			w.reject(r, reasonPartition, detail, ev.TableKey)
+			return nil
+		}
 	}
 	if w.isStale(w.key) {
 		w.batch.stale = append(w.batch.stale, changelog.StaleMark{Table: b.table.ID, Key: w.keep(w.key)})

@@ -23,8 +23,8 @@ type Table struct {
 	Properties map[string]string `json:"properties,omitempty"`
 	// Partition is bound to Schemas[0], and the lake's table is created with it. It never changes.
 	Partition changelog.PartitionSpec `json:"partition,omitempty"`
-	Topics     []TopicRef        `json:"topics,omitempty"` // what feeds it
-	Created    int64             `json:"created"`          // µs since 1970-01-01 UTC
+	Topics    []TopicRef              `json:"topics,omitempty"` // what feeds it
+	Created   int64                   `json:"created"`          // µs since 1970-01-01 UTC
 }
 
 // Keyed reports whether the table has a primary key.

@@ -45,8 +45,8 @@ type dataFile struct {
 	path      string
 	partition string
 	out       *table.Output
-	w    *datafile.Writer
-	done *datafile.Written
+	w         *datafile.Writer
+	done      *datafile.Written
 }
 
 const (
