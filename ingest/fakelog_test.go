@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"firn/changelog"
 	"firn/ingest"
@@ -31,6 +32,7 @@ type fakeLog struct {
 	dieAfter int           // appends; 0: never
 	full     int           // Submit says ErrFull so many times
 	space    chan struct{} // if not nil, Submit says ErrFull until it is closed
+	slow     bool          // Row takes its time, so that others come in between
 
 	waits int // calls of WaitForSpace
 
@@ -252,6 +254,11 @@ func (l *fakeLog) Row(_ context.Context, t changelog.TableID, key changelog.Key)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	row, ok := l.visible.rows[rowKey(t, key)]
+	if l.slow {
+		l.mu.Unlock()
+		time.Sleep(20 * time.Microsecond)
+		l.mu.Lock()
+	}
 	return bytes.Clone(row), ok, nil
 }
 

@@ -67,6 +67,7 @@ func TestBeforeImages(t *testing.T) {
 					makers = append(makers, m)
 				}
 				l := openLog(newDisk())
+				l.slow = topics > 1
 				l.disk.parts = map[string][]string{"all": {"v"}}
 				run(t, l, ingest.Options{BatchRecords: batch}, []ingest.Route{{Topic: `a\.b\..`, Table: "shop.all"}}, makers...)
 				checkBefore(t, l)
