@@ -44,7 +44,7 @@ func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c tab
 		}
 	}
 	for _, f := range out.files {
-		n := table.NewFile{Path: f.path, Schema: f.schema, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata, Referenced: f.referenced}
+		n := table.NewFile{Path: f.path, Partition: f.partition, Schema: f.schema, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata, Referenced: f.referenced}
 		if f.content == mixed.PositionDelete {
 			c.AddDeletes = append(c.AddDeletes, n)
 		} else {
@@ -82,28 +82,36 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// moveIndex brings the position index to the base snapshot that a merge made: in key order, and with the progress, in
-// one synced batch.
-func (m *merge) moveIndex(ctx context.Context, x *state.Index, order []int32, snapshot int64, progress func(*state.Progress)) (err error) {
+// moveIndex brings the position index to the base snapshot that merges made: in key order in each partition, and with the
+// progress, in one synced batch.
+func moveIndex(ctx context.Context, x *state.Index, out *outputs, merges []*merge, snapshot int64, progress func(*state.Progress)) (err error) {
 	b := x.Begin()
 	defer func() { err = errors.Join(err, b.Close()) }()
-	numbers := make([]uint64, len(m.out.created))
-	for _, f := range m.out.files {
+	numbers := make([]uint64, len(out.created))
+	for _, f := range out.files {
 		if f.content == mixed.Base {
 			numbers[f.number] = b.AddFile(f.path)
 		}
 	}
+	for _, m := range merges {
+		m.moveRows(b, numbers)
+	}
+	return b.Commit(ctx, snapshot, progress)
+}
+
+// moveRows adds a merge's part to a batch of the index. numbers are those of the new files, by their place in outputs.created.
+func (m *merge) moveRows(b *state.IndexBatch, numbers []uint64) {
 	for _, p := range m.gone {
 		b.DropFile(p)
 	}
-	for _, e := range order {
+	for _, e := range m.order {
+		key := indexKey(m.fold.key(int(e)), m.partition)
 		switch m.ends[e] {
 		case added, replaced:
-			b.Set(m.fold.key(int(e)), numbers[m.moves[e].file], int64(m.moves[e].row))
+			b.Set(key, numbers[m.moves[e].file], int64(m.moves[e].row))
 		case removed:
-			b.Delete(m.fold.key(int(e)))
+			b.Delete(key)
 		case untouched:
 		}
 	}
-	return b.Commit(ctx, snapshot, progress)
 }

@@ -3,8 +3,6 @@ package optimizer
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"time"
 
 	"firn/changelog/mixed"
@@ -30,7 +28,7 @@ type Done struct {
 // index; then a merge scans the base store.
 func (o *Optimizer) execute(ctx context.Context, l *lake, tasks []Task, s *tableState, who owner) ([]Done, error) {
 	began := o.options.Now()
-	out := newOutputs(l.t.FS(), l.t.Base().Location(), l.schema, o.files, l.rules.TargetBytes)
+	out := newOutputs(l.t.FS(), l.t.Base(), l.schema, o.files, l.rules.TargetBytes)
 	var done []Done
 	var err error
 	switch tasks[0].Action {
@@ -50,72 +48,106 @@ func (o *Optimizer) execute(ctx context.Context, l *lake, tasks []Task, s *table
 // abandon removes the files of a task that did not come to its commit.
 func abandon(out *outputs, err error) error { return errors.Join(err, out.remove()) }
 
+// runMerge merges in all partitions of the tasks and publishes it in one commit.
 func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tableState, who owner, out *outputs) ([]Done, error) {
-	if len(tasks) != 1 {
-		return nil, fmt.Errorf("merge of %s: %d partitions: %w", l.t.Name(), len(tasks), table.ErrUnsupported)
-	}
-	task := tasks[0]
 	if err := s.index(ctx, o, l); err != nil {
 		return nil, err
 	}
-	var x index = &scanIndex{ctx: ctx, l: l, o: o.files}
+	c := table.BaseCommit{Optimized: l.optimizedAfter(tasks)}
+	gone := map[string]bool{}
+	var merges []*merge
+	var done []Done
+	var taken []ChangeFile
+	for _, task := range tasks {
+		m, err := o.mergeOne(ctx, l, task, s, out)
+		if err != nil {
+			return nil, abandon(out, err)
+		}
+		merges = append(merges, m)
+		done = append(done, Done{
+			Task: task, RowsRead: m.stats.rows, RowsWritten: m.stats.stayed, RowsDeleted: m.stats.deleted, Keys: m.stats.keys,
+			BytesRead: m.stats.bytes, Sequence: task.Changes[len(task.Changes)-1].Sequence,
+		})
+		taken = append(taken, task.Changes...)
+		for _, p := range m.gone {
+			gone[p] = true
+			c.Remove = append(c.Remove, l.files[p])
+		}
+	}
+	c.RemoveDeletes = l.deadDeletes(gone)
+	seq, err := l.optimized(taken)
+	if err != nil {
+		return nil, abandon(out, err)
+	}
+	if err := o.publish(ctx, l, who, done, out, c); err != nil {
+		return nil, err
+	}
+	if s.x == nil {
+		return done, nil
+	}
+	return done, s.after(ctx, o, func(ctx context.Context) error {
+		return moveIndex(ctx, s.x, out, merges, done[0].Snapshot, func(p *state.Progress) { p.Optimized = max(p.Optimized, seq) })
+	})
+}
+
+// mergeOne merges in one partition; the new files are in out.
+func (o *Optimizer) mergeOne(ctx context.Context, l *lake, task Task, s *tableState, out *outputs) (*merge, error) {
+	var x index = &scanIndex{ctx: ctx, l: l, partition: task.Partition, o: o.files}
 	if s.x != nil {
 		x = s.x
 	}
 	m := &merge{
 		fs: l.t.FS(), schema: l.schema, types: l.schema.KeyTypes(), options: o.files, rules: l.rules, buckets: l.rules.Buckets,
-		base: l.base, deletes: l.deletePaths(), out: out,
+		base: l.base, deletes: l.deletesOf(task.Partition), out: out,
 	}
-	if err := m.run(ctx, task, x); err != nil {
-		if errors.Is(err, errStale) && s.x != nil {
-			err = errors.Join(err, s.x.Reset(ctx)) // it is rebuilt at the next attempt
-		}
-		return nil, abandon(out, err)
+	err := m.run(ctx, task, x)
+	if errors.Is(err, errStale) && s.x != nil {
+		err = errors.Join(err, s.x.Reset(ctx)) // it is rebuilt at the next attempt
 	}
-	d := Done{
-		Task: task, RowsRead: m.stats.rows, RowsWritten: m.stats.stayed, RowsDeleted: m.stats.deleted, Keys: m.stats.keys,
-		BytesRead: m.stats.bytes, Sequence: task.Changes[len(task.Changes)-1].Sequence,
-	}
-	c := table.BaseCommit{Optimized: maps.Clone(l.view.Optimized)}
-	if c.Optimized == nil {
-		c.Optimized = map[string]int64{}
-	}
-	c.Optimized[task.Partition] = d.Sequence
-	gone := map[string]bool{}
-	for _, p := range m.gone {
-		gone[p] = true
-		c.Remove = append(c.Remove, l.files[p])
-	}
-	c.RemoveDeletes = l.deadDeletes(gone)
-	seq, err := l.optimized(task.Changes)
-	if err != nil {
-		return nil, abandon(out, err)
-	}
-	if err := o.publish(ctx, l, who, &d, out, c); err != nil {
-		return nil, err
-	}
-	if s.x == nil {
-		return []Done{d}, nil
-	}
-	return []Done{d}, s.after(ctx, o, func(ctx context.Context) error {
-		return m.moveIndex(ctx, s.x, m.order, d.Snapshot, func(p *state.Progress) { p.Optimized = max(p.Optimized, seq) })
-	})
+	return m, err
 }
 
-// publish commits and completes d.
-func (o *Optimizer) publish(ctx context.Context, l *lake, who owner, d *Done, out *outputs, c table.BaseCommit) error {
+// optimizedAfter returns the optimized sequences of all partitions once merges are done. Those of partitions without a live
+// change file are left out: no reader asks for them, and there is no end to partitions by time.
+func (l *lake) optimizedAfter(merges []Task) map[string]int64 {
+	seqs := map[string]int64{}
+	for _, f := range l.view.Change {
+		if seq, ok := l.view.Optimized[f.Partition]; ok {
+			seqs[f.Partition] = seq
+		}
+	}
+	for _, task := range merges {
+		seqs[task.Partition] = task.Changes[len(task.Changes)-1].Sequence
+	}
+	return seqs
+}
+
+// publish commits and completes done, the only tasks in out.
+func (o *Optimizer) publish(ctx context.Context, l *lake, who owner, done []Done, out *outputs, c table.BaseCommit) error {
 	if err := o.step("written"); err != nil {
 		return abandon(out, err)
 	}
 	started := time.Now()
-	snap, err := commit(ctx, l, who, d.Task.Type, out, c)
+	snap, err := commit(ctx, l, who, done[0].Task.Type, out, c)
 	o.metrics.commit.WithLabelValues(table.Outcome(err)).Observe(time.Since(started).Seconds())
 	if err != nil {
 		return err
 	}
-	d.Snapshot, d.FilesAdded, d.FilesRemoved = snap.ID, len(out.files), len(c.Remove)+len(c.RemoveDeletes)
-	for _, f := range out.files {
-		d.BytesWritten += f.Bytes
+	for i := range done {
+		d := &done[i]
+		d.Snapshot = snap.ID
+		for _, f := range out.files {
+			if f.partition == d.Task.Partition {
+				d.BytesWritten, d.FilesAdded = d.BytesWritten+f.Bytes, d.FilesAdded+1
+			}
+		}
+		for _, files := range [][]table.File{c.Remove, c.RemoveDeletes} {
+			for _, f := range files {
+				if f.Partition == d.Task.Partition {
+					d.FilesRemoved++
+				}
+			}
+		}
 	}
 	return o.step("committed")
 }
@@ -125,7 +157,8 @@ func (o *Optimizer) runRewrite(ctx context.Context, l *lake, task Task, s *table
 	if err != nil {
 		return nil, abandon(out, err)
 	}
-	d := Done{Task: task, RowsWritten: rows}
+	done := []Done{{Task: task, RowsWritten: rows}}
+	d := &done[0]
 	c := table.BaseCommit{Replace: true}
 	gone := map[string]bool{}
 	for _, f := range task.Data {
@@ -135,22 +168,22 @@ func (o *Optimizer) runRewrite(ctx context.Context, l *lake, task Task, s *table
 	}
 	c.RemoveDeletes = l.deadDeletes(gone)
 	valid := s.valid(l)
-	if err := o.publish(ctx, l, who, &d, out, c); err != nil {
+	if err := o.publish(ctx, l, who, done, out, c); err != nil {
 		return nil, err
 	}
 	if !valid {
-		return []Done{d}, nil // there is no index, or it has to be rebuilt anyway
+		return done, nil // there is no index, or it has to be rebuilt anyway
 	}
-	return []Done{d}, s.after(ctx, o, func(ctx context.Context) (err error) {
+	return done, s.after(ctx, o, func(ctx context.Context) (err error) {
 		b := s.x.Begin()
 		defer func() { err = errors.Join(err, b.Close()) }()
 		for _, p := range sortedPaths(gone) {
 			b.DropFile(p)
 		}
-		var added []string
+		var added []DataFile
 		for _, f := range out.files {
 			if f.content == mixed.Base {
-				added = append(added, f.path)
+				added = append(added, DataFile{Path: f.path, Partition: f.partition})
 			}
 		}
 		if err := addRows(ctx, l.t.FS(), l.schema, b, added, nil, o.files); err != nil {
@@ -165,20 +198,21 @@ func (o *Optimizer) runCollect(ctx context.Context, l *lake, task Task, s *table
 	if err != nil {
 		return nil, abandon(out, err)
 	}
-	d := Done{Task: task, RowsWritten: rows}
+	done := []Done{{Task: task, RowsWritten: rows}}
+	d := &done[0]
 	c := table.BaseCommit{Replace: true}
 	for _, f := range task.Deletes {
 		c.RemoveDeletes = append(c.RemoveDeletes, l.files[f.Path])
 		d.RowsRead, d.BytesRead = d.RowsRead+f.Rows, d.BytesRead+f.Bytes
 	}
 	valid := s.valid(l)
-	if err := o.publish(ctx, l, who, &d, out, c); err != nil {
+	if err := o.publish(ctx, l, who, done, out, c); err != nil {
 		return nil, err
 	}
 	if !valid {
-		return []Done{d}, nil
+		return done, nil
 	}
-	return []Done{d}, s.after(ctx, o, func(ctx context.Context) (err error) {
+	return done, s.after(ctx, o, func(ctx context.Context) (err error) {
 		b := s.x.Begin()
 		defer func() { err = errors.Join(err, b.Close()) }()
 		return b.Commit(ctx, d.Snapshot, nil)

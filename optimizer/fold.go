@@ -35,8 +35,10 @@ type fold struct {
 }
 
 const (
-	entryBits  = 12 // entries of a chunk
-	arenaChunk = 256 << 10
+	entryBits    = 12 // entries of a chunk
+	firstEntries = 64 // of the first chunk to begin with: a power of two
+	arenaChunk   = 256 << 10
+	firstArena   = 4 << 10
 )
 
 type foldEntry struct {
@@ -98,9 +100,7 @@ func (f *fold) entry(key []byte) int {
 		return i
 	}
 	i = f.n
-	if i>>entryBits == len(f.entries) {
-		f.entries = append(f.entries, make([]foldEntry, 1<<entryBits))
-	}
+	f.room(i)
 	f.n++
 	e := f.at(i)
 	e.hash, e.size = h, int32(len(key)) //nolint:gosec // a key is far smaller
@@ -112,10 +112,26 @@ func (f *fold) entry(key []byte) int {
 	return i
 }
 
+// room makes room for entry i, the next one. The first chunk grows: there may be many folds, one a partition, of few keys.
+func (f *fold) room(i int) {
+	switch chunk := i >> entryBits; {
+	case chunk == len(f.entries) && chunk > 0:
+		f.entries = append(f.entries, make([]foldEntry, 1<<entryBits))
+	case chunk == len(f.entries):
+		f.entries = append(f.entries, make([]foldEntry, firstEntries))
+	case i == len(f.entries[0]):
+		f.entries[0] = append(make([]foldEntry, 0, 2*i), f.entries[0]...)[:2*i]
+	}
+}
+
 func (f *fold) keep(key []byte) (chunk, at uint32) {
 	last := len(f.arena) - 1
 	if last < 0 || len(f.arena[last])+len(key) > cap(f.arena[last]) {
-		f.arena = append(f.arena, make([]byte, 0, max(arenaChunk, len(key))))
+		size := firstArena
+		if last >= 0 {
+			size = min(arenaChunk, 2*cap(f.arena[last]))
+		}
+		f.arena = append(f.arena, make([]byte, 0, max(size, len(key))))
 		last++
 	}
 	n := len(f.arena[last])

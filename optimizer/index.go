@@ -17,31 +17,36 @@ func rebuild(ctx context.Context, l *lake, x *state.Index, o datafile.Options) (
 	b := x.Begin()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	b.Reset()
-	if err := addRows(ctx, l.t.FS(), l.schema, b, sortedPaths(l.base), l.deletePaths(), o); err != nil {
+	if err := addRows(ctx, l.t.FS(), l.schema, b, l.view.Base, l.deletePaths(), o); err != nil {
 		return fmt.Errorf("rebuild position index of %s: %w", l.t.Name(), err)
 	}
 	return b.Commit(ctx, l.t.Base().SnapshotID(), nil)
 }
 
-// addRows sets the positions of all live rows of data files.
-func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.IndexBatch, data, deletes []string, o datafile.Options) error {
+// indexKey appends what stands for a key in the position index: the key, and behind it the path of the partition, because a key
+// that has left a partition may still have its row there when it has one in the next. A key ends itself, so no two
+// of them look alike; in a table without partitions the path is empty. k may be overwritten behind its end.
+func indexKey(k changelog.Key, partition string) changelog.Key { return append(k, partition...) }
+
+// addRows sets the positions of all live rows of data files, of which only Path and Partition count.
+func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.IndexBatch, data []DataFile, deletes []string, o datafile.Options) error {
 	key, err := datafile.ProjectKey(s)
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says for what
 	}
 	wanted := make(map[string]bool, len(data))
-	for _, p := range data {
-		wanted[p] = true
+	for _, f := range data {
+		wanted[f.Path] = true
 	}
 	gone, err := loadDeletes(fs, deletes, o, func(p string) bool { return wanted[p] })
 	if err != nil {
 		return err
 	}
-	for _, p := range data {
-		file, dead := b.AddFile(p), gone[p]
-		err := eachKey(ctx, fs, p, key, o, func(k changelog.Key, row int64) error {
+	for _, f := range data {
+		file, dead := b.AddFile(f.Path), gone[f.Path]
+		err := eachKey(ctx, fs, f.Path, key, o, func(k changelog.Key, row int64) error {
 			if !dead.has(row) {
-				b.Set(k, file, row)
+				b.Set(indexKey(k, f.Partition), file, row)
 			}
 			return nil
 		})
@@ -52,13 +57,14 @@ func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.Ind
 	return nil
 }
 
-// scanIndex answers lookups by reading the key columns of the whole base store: what firn optimize uses where there is no
-// Pebble instance. All keys of a merge come in one Lookup. Memory: the keys looked up.
+// scanIndex answers lookups by reading the key columns of a whole partition of the base store: what firn optimize uses where
+// there is no Pebble instance. All keys of a merge come in one Lookup. Memory: the keys looked up.
 type scanIndex struct {
-	ctx  context.Context // one merge long: Lookup of state.Index takes none
-	l    *lake
-	o    datafile.Options
-	path []string // by file number, less one
+	ctx       context.Context // one merge long: Lookup of state.Index takes none
+	l         *lake
+	partition string
+	o         datafile.Options
+	path      []string // by file number, less one
 }
 
 // Lookup implements index.
@@ -71,14 +77,15 @@ func (x *scanIndex) Lookup(keys []changelog.Key, out []state.RowPosition, found 
 	if err != nil {
 		return err //nolint:wrapcheck // a table's own schema has its key columns
 	}
-	gone, err := loadDeletes(x.l.t.FS(), x.l.deletePaths(), x.o, func(p string) bool { _, ok := x.l.base[p]; return ok })
+	gone, err := loadDeletes(x.l.t.FS(), x.l.deletesOf(x.partition), x.o, func(p string) bool { _, ok := x.l.base[p]; return ok })
 	if err != nil {
 		return err
 	}
-	for _, p := range sortedPaths(x.l.base) {
+	for _, p := range x.l.dataOf(x.partition) {
 		x.path = append(x.path, p)
 		file := uint64(len(x.path))
 		err := eachKey(x.ctx, x.l.t.FS(), p, key, x.o, func(k changelog.Key, row int64) error {
+			k = indexKey(k, x.partition)
 			if i, _, ok := want.find(k, hashKey(k)); ok && !gone[p].has(row) {
 				out[i], found[i] = state.RowPosition{File: file, Row: row}, true
 			}

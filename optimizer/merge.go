@@ -30,7 +30,7 @@ type index interface {
 	Path(file uint64) (string, bool)
 }
 
-// merge is one execution of a Merge task. It reads the key columns of all change files and folds them to the final state
+// merge is one execution of a Merge task, in one partition. It reads the key columns of all change files and folds them to the final state
 // of each key; asks the index which base rows they delete; then streams the insert files and writes the rows that
 // stand for their keys in the end. It holds the keys, never rows.
 type merge struct {
@@ -41,8 +41,10 @@ type merge struct {
 	rules   Rules
 	buckets int
 	base    map[string]DataFile // live data files of the base store, by path
-	deletes []string            // its position-delete files
+	deletes []string            // the partition's position-delete files
 	out     *outputs
+
+	partition string // its path; "" without partitions
 
 	fold  *fold
 	order []int32   // its entries by key
@@ -79,6 +81,7 @@ type mergeStats struct {
 
 // run executes the task and leaves the new files in m.out.
 func (m *merge) run(ctx context.Context, task Task, x index) error {
+	m.partition = task.Partition
 	files := slices.Clone(task.Changes)
 	slices.SortStableFunc(files, func(a, b ChangeFile) int { return cmp.Compare(a.Txn, b.Txn) })
 	if err := m.readKeys(ctx, files); err != nil {
@@ -90,10 +93,10 @@ func (m *merge) run(ctx context.Context, task Task, x index) error {
 		return err
 	}
 	txn := m.txns[len(m.txns)-1]
-	if err := m.writeRows(ctx, files, task.Partition, txn); err != nil {
+	if err := m.writeRows(ctx, files, txn); err != nil {
 		return err
 	}
-	return m.writeKills(kills, task.Partition)
+	return m.writeKills(kills)
 }
 
 // readKeys is the first pass.
@@ -171,7 +174,7 @@ func (m *merge) lookUp(ctx context.Context, x index, order []int32) (map[string]
 		}
 		keys = keys[:0]
 		for _, e := range chunk {
-			keys = append(keys, m.fold.key(int(e)))
+			keys = append(keys, indexKey(m.fold.key(int(e)), m.partition))
 		}
 		clear(found)
 		if err := x.Lookup(keys, positions[:len(keys)], found[:len(keys)]); err != nil {
@@ -226,7 +229,7 @@ func (m *merge) decide(e int, txn int64, exists bool) (kill bool) {
 }
 
 // writeRows is the second pass.
-func (m *merge) writeRows(ctx context.Context, files []ChangeFile, partition string, txn int64) error {
+func (m *merge) writeRows(ctx context.Context, files []ChangeFile, txn int64) error {
 	winners := m.fold.winners(func(e int) bool { return m.ends[e] >= added })
 	m.stats.stayed = int64(len(winners))
 	m.moves = make([]baseRow, m.fold.len())
@@ -250,7 +253,7 @@ func (m *merge) writeRows(ctx context.Context, files []ChangeFile, partition str
 			for node, part := range nodes.split(batch, entries) {
 				w := writers[node]
 				if w == nil {
-					w = m.out.rolling(partition, node, txn)
+					w = m.out.rolling(m.partition, node, txn)
 					writers[node] = w
 				}
 				if err := m.put(ctx, w, batch.RecordBatch, part); err != nil {
@@ -342,7 +345,7 @@ func take(ctx context.Context, o datafile.Options, batch arrow.RecordBatch, rows
 }
 
 // writeKills writes the position deletes: one file a node. A data file that has no row left goes instead.
-func (m *merge) writeKills(kills map[string]*rowSet, partition string) error {
+func (m *merge) writeKills(kills map[string]*rowSet) error {
 	if err := m.dropDead(kills); err != nil {
 		return err
 	}
@@ -357,7 +360,7 @@ func (m *merge) writeKills(kills map[string]*rowSet, partition string) error {
 		txns[f.Node] = max(txns[f.Node], f.Txn)
 	}
 	for _, node := range sortedNodes(byNode) {
-		if err := m.out.writeDeletes(partition, node, txns[node], byNode[node]); err != nil {
+		if err := m.out.writeDeletes(m.partition, node, txns[node], byNode[node]); err != nil {
 			return err
 		}
 	}

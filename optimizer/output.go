@@ -3,7 +3,6 @@ package optimizer
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -15,10 +14,11 @@ import (
 
 // written is a file that a task wrote and that no snapshot names yet.
 type written struct {
-	path    string
-	number  int            // its place in outputs.created
-	content mixed.FileType // Base or PositionDelete
-	schema  *changelog.Schema
+	path      string
+	partition string
+	number    int            // its place in outputs.created
+	content   mixed.FileType // Base or PositionDelete
+	schema    *changelog.Schema
 	// referenced is the only data file that a position-delete file names; "": several.
 	referenced string
 	*datafile.Written
@@ -27,7 +27,7 @@ type written struct {
 // outputs names and collects the files of one commit of a base store.
 type outputs struct {
 	fs        table.FS
-	location  string // of the base store
+	base      *table.Store
 	schema    *changelog.Schema
 	options   datafile.Options
 	target    int64
@@ -37,9 +37,9 @@ type outputs struct {
 	created   []string // paths of all that may be there, also of failed writes
 }
 
-func newOutputs(fs table.FS, location string, s *changelog.Schema, o datafile.Options, target int64) *outputs {
+func newOutputs(fs table.FS, base *table.Store, s *changelog.Schema, o datafile.Options, target int64) *outputs {
 	return &outputs{
-		fs: fs, location: strings.TrimSuffix(location, "/"), schema: s, options: o, target: target,
+		fs: fs, base: base, schema: s, options: o, target: target,
 		operation: table.NewOp(),
 	}
 }
@@ -47,11 +47,7 @@ func newOutputs(fs table.FS, location string, s *changelog.Schema, o datafile.Op
 // create starts the file that the name's fields and the next number tell.
 func (o *outputs) create(partition string, node mixed.TreeNode, t mixed.FileType, txn int64) (*table.Output, string, error) {
 	o.count++
-	name := mixed.FileName{Node: node, Type: t, Txn: txn, Op: o.operation, Count: o.count}.String()
-	path := o.location + "/data/" + name
-	if partition != "" {
-		path = o.location + "/data/" + partition + "/" + name
-	}
+	path := o.base.DataPathIn(partition, mixed.FileName{Node: node, Type: t, Txn: txn, Op: o.operation, Count: o.count}.String())
 	out, err := o.fs.Create(path)
 	if err != nil {
 		return nil, "", err //nolint:wrapcheck // it names the file
@@ -131,7 +127,7 @@ func (r *rolling) finish() error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", r.path, err)
 	}
-	r.o.files = append(r.o.files, written{path: r.path, number: r.number, content: mixed.Base, schema: r.o.schema, Written: w})
+	r.o.files = append(r.o.files, written{path: r.path, partition: r.partition, number: r.number, content: mixed.Base, schema: r.o.schema, Written: w})
 	return nil
 }
 
@@ -171,7 +167,7 @@ func (o *outputs) writeDeletes(partition string, node mixed.TreeNode, txn int64,
 	if err := out.Commit(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	f := written{path: path, number: len(o.created) - 1, content: mixed.PositionDelete, Written: done}
+	f := written{path: path, partition: partition, number: len(o.created) - 1, content: mixed.PositionDelete, Written: done}
 	if len(names) == 1 {
 		f.referenced = names[0]
 	}

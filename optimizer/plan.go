@@ -178,13 +178,16 @@ func planMinor(v View, r Rules, now time.Time, force bool) (tasks []Task, note s
 		return nil, ""
 	}
 	var rows, bytes int64
+	files, most := map[string]int{}, 0 // of each partition: a flush may write to many of them
 	for _, f := range pending {
 		rows, bytes = rows+f.Rows, bytes+f.Bytes
+		files[f.Partition]++
+		most = max(most, files[f.Partition])
 	}
 	var reason string
 	switch age := now.Sub(v.LastMinor); {
-	case len(pending) >= r.MinorFiles:
-		reason = fmt.Sprintf("%d change files are pending (trigger %d)", len(pending), r.MinorFiles)
+	case most >= r.MinorFiles:
+		reason = fmt.Sprintf("%d change files are pending (trigger %d)", most, r.MinorFiles)
 	case rows >= r.MaxRows || bytes >= r.MaxBytes:
 		reason = fmt.Sprintf("%d rows and %d bytes of changes are pending", rows, bytes)
 	case v.LastMinor.IsZero():

@@ -19,7 +19,7 @@ func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64,
 		txn = max(txn, f.Txn)
 		live += f.liveBytes()
 	}
-	gone, err := loadDeletes(l.t.FS(), l.deletePaths(), out.options, func(p string) bool { return wanted[p] })
+	gone, err := loadDeletes(l.t.FS(), l.deletesOf(task.Partition), out.options, func(p string) bool { return wanted[p] })
 	if err != nil {
 		return 0, err
 	}

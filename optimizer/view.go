@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,6 +24,7 @@ type lake struct {
 	files   map[string]table.File   // all live files of both stores, by path
 	counts  map[string]deleteCounts // of each live position-delete file
 	pending []ChangeFile            // change files that are not merged, ascending by sequence
+	parted  bool                    // the table has partitions
 
 	baseRows int64 // without the deleted ones
 }
@@ -44,6 +46,11 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 	if l.rules, bad = o.options.rulesOf(t.Name()).Of(properties); bad != nil {
 		o.log.Warn("table property ignored", "table", name, "err", bad)
 	}
+	spec, err := t.Partition()
+	if err != nil {
+		return nil, fmt.Errorf("optimize %s: %w", name, err)
+	}
+	l.parted = len(spec) > 0
 	l.rules.Buckets = mixed.Buckets(t.Schemas(), l.rules.Buckets)
 	l.view.Optimized = t.Optimized()
 	l.view.LastFull = lastFull(properties)
@@ -69,9 +76,6 @@ func (l *lake) listBase(ctx context.Context, o datafile.Options, known map[strin
 	}
 	for _, f := range files {
 		l.files[f.Path] = f
-		if f.Partition != "" {
-			return fmt.Errorf("optimize %s: it has partitions: %w", l.t.Name(), table.ErrUnsupported)
-		}
 		switch f.Content {
 		case table.Data:
 			l.base[f.Path] = DataFile{Path: f.Path, Partition: f.Partition, Node: f.Info.Node, Txn: f.Info.Txn, Bytes: f.Bytes, Rows: f.Records}
@@ -117,9 +121,6 @@ func (l *lake) listChange(ctx context.Context) error {
 	}
 	for _, f := range files {
 		l.files[f.Path] = f
-		if f.Partition != "" {
-			return fmt.Errorf("optimize %s: it has partitions: %w", l.t.Name(), table.ErrUnsupported)
-		}
 		if f.Info.Type != mixed.Insert && f.Info.Type != mixed.Delete || f.Content != table.Data {
 			return fmt.Errorf("optimize %s: change file %s is neither I nor ED: %w", l.t.Name(), f.Path, table.ErrUnsupported)
 		}
@@ -134,6 +135,32 @@ func (l *lake) listChange(ctx context.Context) error {
 
 // deletePaths returns the live position-delete files, sorted.
 func (l *lake) deletePaths() []string { return sortedPaths(l.counts) }
+
+// deletesOf returns those of a partition: they name data files of their own partition only.
+func (l *lake) deletesOf(partition string) []string {
+	if !l.parted {
+		return l.deletePaths()
+	}
+	var paths []string
+	for p := range l.counts {
+		if l.files[p].Partition == partition {
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// dataOf returns the live data files of a partition of the base store, sorted.
+func (l *lake) dataOf(partition string) []string {
+	var paths []string
+	for _, f := range l.view.Base {
+		if f.Partition == partition {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths
+}
 
 // deadDeletes returns the position-delete files that name no live data file once those in gone are out.
 func (l *lake) deadDeletes(gone map[string]bool) (dead []table.File) {
@@ -193,15 +220,17 @@ func (l *lake) optimized(merged []ChangeFile) (changelog.SeqNum, error) {
 	for _, f := range merged {
 		taken[f.Path] = true
 	}
+	// What comes before the first change that is left is merged.
+	upTo := mark.To
 	for _, f := range l.pending {
 		if taken[f.Path] {
 			continue
 		}
-		// Flushes are in order, so what comes before the first change that is left is merged.
-		if first := l.files[f.Path].FirstOffset; first > 0 {
-			return changelog.SeqNum(first - 1), nil
+		first := l.files[f.Path].FirstOffset
+		if first <= 0 {
+			return 0, nil
 		}
-		return 0, nil
+		upTo = min(upTo, changelog.SeqNum(first-1))
 	}
-	return mark.To, nil
+	return upTo, nil
 }
