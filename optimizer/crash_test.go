@@ -59,10 +59,11 @@ func TestCrash(t *testing.T) {
 		name  string
 		lucky bool
 		step  int
-	}{{"lost", false, 1}, {"some unsynced data survives", true, 4}} {
+		parts []string
+	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 5, []string{"truncate(2, v)"}}} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; crashAt(t, k, tc.lucky, points); k += tc.step {
+			for k := 1; crashAt(t, k, tc.lucky, tc.parts, points); k += tc.step {
 			}
 			t.Logf("crashed at %v", points)
 			for _, where := range places {
@@ -75,8 +76,8 @@ func TestCrash(t *testing.T) {
 }
 
 // crashAt is one run, with a crash at point k; it reports whether there was such a point.
-func crashAt(t *testing.T, k int, lucky bool, points map[string]int) bool {
-	w := newWorld(t, nil)
+func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]int) bool {
+	w := newPartedWorld(t, nil, parts...)
 	w.options = small(20_000)
 	w.open()
 	r := rand.New(rand.NewPCG(7, 7))
@@ -124,7 +125,7 @@ func crashAt(t *testing.T, k int, lucky bool, points map[string]int) bool {
 	w.must(err)
 	w.check()
 	w.noLitter()
-	w.same("base store at the end", w.model, w.history[w.table().Optimized()[""]])
+	w.upToDate()
 	if p := w.progress(); p.IndexSnapshot != w.table().Base().SnapshotID() {
 		t.Errorf("crash %d: index is of snapshot %d", k, p.IndexSnapshot)
 	}

@@ -1,8 +1,10 @@
 package optimizer
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"firn/changelog"
 )
@@ -19,8 +21,9 @@ func TestModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 2
 	}
+	specs := [][]string{nil, {"truncate(2, v)"}, nil, {"flag", "bucket(2, a)"}, nil, {"truncate(1, b)"}}
 	for seed := range seeds {
-		w := newWorld(t, map[string]string{"change.data.ttl.minutes": "0", "snapshot.keep.duration": "0s", "snapshot.keep.min-count": "3"})
+		w := newPartedWorld(t, map[string]string{"change.data.ttl.minutes": "0", "snapshot.keep.duration": "0s", "snapshot.keep.min-count": "3"}, specs[seed%len(specs)]...)
 		w.options = small([]int64{20_000, 2000, 5000}[seed%3])
 		w.buckets = 1 << (seed % 4)
 		w.open()
@@ -30,8 +33,10 @@ func TestModel(t *testing.T) {
 			switch r.IntN(10) {
 			case 0, 1, 2, 3:
 				w.flush(w.random(r, 1+r.IntN(40))...)
-			case 4, 5:
+			case 4:
 				w.once(Minor)
+			case 5:
+				w.some(r)
 			case 6, 7:
 				w.once(Major)
 			case 8:
@@ -54,12 +59,69 @@ func TestModel(t *testing.T) {
 		}
 		w.once(Minor)
 		w.check()
-		w.same("base store at the end", w.model, w.history[w.table().Optimized()[""]])
+		w.upToDate()
 		if p := w.progress(); p.Optimized != w.seq {
 			t.Errorf("seed %d: optimized up to %d of %d", seed, p.Optimized, w.seq)
 		}
 		w.noLitter()
 	}
+}
+
+// some merges in some of the partitions that have pending changes, and not in the others, as Amoro may.
+func (w *world) some(r *rand.Rand) {
+	s := w.opt.state(tableName)
+	l, err := w.opt.look(w.ctx(), s)
+	w.must(err)
+	tasks, _ := Plan(l.view, l.rules, w.now, Minor)
+	r.Shuffle(len(tasks), func(i, j int) { tasks[i], tasks[j] = tasks[j], tasks[i] })
+	if len(tasks) > 0 {
+		_, err = w.opt.work(w.ctx(), l, s, tasks[:1+r.IntN(len(tasks))])
+		w.must(err)
+	}
+}
+
+// upToDate fails if the base store alone is not the model.
+func (w *world) upToDate() {
+	w.Helper()
+	want := map[string]string{}
+	for key, row := range w.model {
+		want[inPartition(key, w.at[key])] = row
+	}
+	w.same("base store at the end", want, w.wantBase(w.table()))
+}
+
+// TestPartitionsTogether: one round merges all partitions in one commit, which has the sequence of each; those of partitions
+// whose change files are gone are left out, and a partition that comes back has all that comes in it merged again.
+func TestPartitionsTogether(t *testing.T) {
+	w := newPartedWorld(t, map[string]string{"change.data.ttl.minutes": "0", "snapshot.keep.duration": "0s", "snapshot.keep.min-count": "1"}, "truncate(2, v)")
+	put := func(a int64, v string) op { return op{a: a, b: "x", v: v} }
+	w.flush(put(1, "a1"), put(2, "b1"), put(3, "c1"))
+	w.flush(put(1, "b2"), put(2, "a2"))
+	report := w.once(Minor)
+	if len(report.Done) != 5 || len(w.table().Base().Snapshots()) != 1 {
+		t.Errorf("%d tasks in %d snapshots", len(report.Done), len(w.table().Base().Snapshots()))
+	}
+	want := map[string]int64{"v_trunc=a1": 2, "v_trunc=a2": 2, "v_trunc=b1": 2, "v_trunc=b2": 2, "v_trunc=c1": 1}
+	if got := w.table().Optimized(); !maps.Equal(got, want) {
+		t.Errorf("optimized %v, want %v", got, want)
+	}
+	w.check()
+	w.now = time.Now().Add(time.Hour)
+	_, err := w.opt.Expire(w.ctx(), tableName, false)
+	w.must(err)
+	w.check()
+	w.flush(put(4, "c1"), put(3, "d1"))
+	w.once(Minor)
+	if got := w.table().Optimized(); len(got) != 2 || got["v_trunc=c1"] == 0 || got["v_trunc=d1"] == 0 {
+		t.Errorf("optimized %v", got)
+	}
+	w.check()
+	w.flush(put(5, "a1"))
+	w.check()
+	w.once(Full)
+	w.once(Minor)
+	w.check()
+	w.upToDate()
 }
 
 // byHand optimizes as firn optimize does beside, or without, the process that has the data directory.

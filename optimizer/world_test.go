@@ -52,6 +52,9 @@ type world struct {
 	buckets int
 	model   map[string]string
 	history map[int64]map[string]string // by data sequence number of the flush
+	of      *table.Partitioner          // nil: no partitions
+	at      map[string]string           // the partition of each row of model, by key
+	been    map[int64]map[string]string // at, as history has model
 	names   int
 }
 
@@ -74,18 +77,26 @@ func tempDir(tb testing.TB) string {
 	return dir
 }
 
-func newWorld(tb testing.TB, props map[string]string) *world {
+func newWorld(tb testing.TB, props map[string]string) *world { return newPartedWorld(tb, props) }
+
+// newPartedWorld makes the world's table with partitions, as terms say.
+func newPartedWorld(tb testing.TB, props map[string]string, terms ...string) *world {
 	w := &world{
+		at: map[string]string{}, been: map[int64]map[string]string{0: {}},
 		TB: tb, dir: tempDir(tb), disk: vfs.NewCrashableMem(), key: []string{"b", "a"}, buckets: 1,
 		model: map[string]string{}, history: map[int64]map[string]string{0: {}}, now: time.Now(),
 	}
 	w.openLake()
 	schema, err := changelog.NewSchema(columns(), w.key)
 	w.must(err)
-	_, err = w.catalog.Create(w.ctx(), tableName, schema, props)
+	spec, err := changelog.ParsePartition(terms)
+	w.must(err)
+	t, err := w.catalog.CreatePartitioned(w.ctx(), tableName, schema, spec, props)
+	w.must(err)
+	w.of, err = t.Partitioner(schema)
 	w.must(err)
 	w.openState(w.disk)
-	_, err = w.reg.Create(w.ctx(), tableName, schema, state.TopicRef{}, nil)
+	_, err = w.reg.CreatePartitioned(w.ctx(), tableName, schema, spec, state.TopicRef{}, nil)
 	w.must(err)
 	w.open()
 	tb.Cleanup(func() {
@@ -231,25 +242,44 @@ func text(s *changelog.Schema, values []changelog.Value) (key, row string) {
 	return fmt.Sprintf("%s/%d", values[s.Ordinal("b")].B, values[s.Ordinal("a")].I), b.String()
 }
 
-// flush writes a batch of changes as change files, as changelog/flush does: a put is a delete and an insert of one offset.
+// partition returns the partition of a row, or "".
+func (w *world) partition(values []changelog.Value) string {
+	if w.of == nil {
+		return ""
+	}
+	return w.of.Path(values)
+}
+
+// flush writes a batch of changes as change files, as changelog/flush does: a put is a delete and an insert of one offset, the
+// delete in the partition that the key had.
 func (w *world) flush(ops ...op) {
 	t := w.table()
 	s := t.Schemas().Current()
 	type file struct {
-		typ  mixed.FileType
-		node mixed.TreeNode
+		typ       mixed.FileType
+		node      mixed.TreeNode
+		partition string
 	}
 	rows := map[file][]int{}
 	for i, o := range ops {
 		values := o.values(s)
 		key := []changelog.Value{values[s.Ordinal("b")], values[s.Ordinal("a")]}
 		node := mixed.NodeFor(mixed.KeyHash(s.KeyTypes(), key), w.buckets)
-		rows[file{mixed.Delete, node}] = append(rows[file{mixed.Delete, node}], i)
+		to := w.partition(values)
+		from, had := w.at[o.key()]
+		if !had {
+			from = to
+		}
+		del := file{mixed.Delete, node, from}
+		rows[del] = append(rows[del], i)
 		if o.v != "" {
-			rows[file{mixed.Insert, node}] = append(rows[file{mixed.Insert, node}], i)
+			ins := file{mixed.Insert, node, to}
+			rows[ins] = append(rows[ins], i)
 			_, w.model[o.key()] = text(s, values)
+			w.at[o.key()] = to
 		} else {
 			delete(w.model, o.key())
+			delete(w.at, o.key())
 		}
 	}
 	w.names++
@@ -257,7 +287,7 @@ func (w *world) flush(ops ...op) {
 		CommitID: "flush-" + strconv.Itoa(w.names), Epoch: w.progress().Epoch, From: w.seq, To: w.seq + changelog.SeqNum(len(ops)),
 	}}
 	for f, list := range rows {
-		c.Add = append(c.Add, w.write(t.Change(), s, f.typ, f.node, 0, true, len(list), func(i int) ([]changelog.Value, int64) {
+		c.Add = append(c.Add, w.writeIn(t.Change(), s, f.partition, f.typ, f.node, 0, true, len(list), func(i int) ([]changelog.Value, int64) {
 			o := ops[list[i]]
 			if f.typ == mixed.Delete {
 				o.v = ""
@@ -268,15 +298,21 @@ func (w *world) flush(ops ...op) {
 	snap, err := t.AppendChanges(w.ctx(), c)
 	w.must(err)
 	w.seq += changelog.SeqNum(len(ops))
-	w.history[snap.Sequence] = maps.Clone(w.model)
+	w.history[snap.Sequence], w.been[snap.Sequence] = maps.Clone(w.model), maps.Clone(w.at)
 	w.must(w.reg.UpdateProgress(w.ctx(), w.id(), func(p *state.Progress) { p.Flushed = w.seq }))
 }
 
 func (w *world) write(st *table.Store, s *changelog.Schema, typ mixed.FileType, node mixed.TreeNode, txn int64, offset bool, n int,
 	row func(i int) ([]changelog.Value, int64),
 ) table.NewFile {
+	return w.writeIn(st, s, "", typ, node, txn, offset, n, row)
+}
+
+func (w *world) writeIn(st *table.Store, s *changelog.Schema, partition string, typ mixed.FileType, node mixed.TreeNode, txn int64, offset bool, n int,
+	row func(i int) ([]changelog.Value, int64),
+) table.NewFile {
 	w.names++
-	path := st.DataPath(mixed.FileName{Node: node, Type: typ, Txn: txn, Op: table.NewOp(), Count: w.names}.String())
+	path := st.DataPathIn(partition, mixed.FileName{Node: node, Type: typ, Txn: txn, Op: table.NewOp(), Count: w.names}.String())
 	out, err := w.catalog.FS().Create(path)
 	w.must(err)
 	dw, err := datafile.NewWriter(out, s, offset, datafile.Options{})
@@ -288,7 +324,7 @@ func (w *world) write(st *table.Store, s *changelog.Schema, typ mixed.FileType, 
 	written, err := dw.Close()
 	w.must(err)
 	w.must(out.Commit())
-	return table.NewFile{Path: path, Schema: s, Offset: offset, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata}
+	return table.NewFile{Path: path, Partition: partition, Schema: s, Offset: offset, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata}
 }
 
 // deadSets reads all live position deletes, and fails at one that names a row twice.
@@ -310,6 +346,61 @@ func (w *world) deadSets(files []table.File) map[string]map[int64]bool {
 		}))
 	}
 	return dead
+}
+
+// inPartition names a key's row in a partition.
+func inPartition(key, partition string) string {
+	if partition == "" {
+		return key
+	}
+	return key + "@" + partition
+}
+
+// wantBase is what the base store must hold: each partition as it was before the first of its change files that is not merged.
+func (w *world) wantBase(t *table.Table) map[string]string {
+	if w.of == nil {
+		return w.history[t.Optimized()[""]]
+	}
+	files, err := t.Change().Files(w.ctx())
+	w.must(err)
+	seqs := t.Optimized()
+	first := map[string]int64{}
+	for _, f := range files {
+		if n, ok := first[f.Partition]; !t.Merged(f) && (!ok || f.DataSequence < n) {
+			first[f.Partition] = f.DataSequence
+		}
+	}
+	want := map[string]string{}
+	last := slices.Max(slices.Collect(maps.Keys(w.history)))
+	for partition := range w.partitions() {
+		n := last
+		if p, ok := first[partition]; ok {
+			n = p - 1
+		}
+		for w.history[n] == nil {
+			n-- // expiry makes snapshots, too
+		}
+		for key, at := range w.been[n] {
+			if at == partition {
+				want[inPartition(key, at)] = w.history[n][key]
+			}
+		}
+		if s, ok := seqs[partition]; ok && s > last {
+			w.Errorf("partition %s: optimized sequence %d of %d", partition, s, last)
+		}
+	}
+	return want
+}
+
+// partitions returns all that there have ever been.
+func (w *world) partitions() map[string]bool {
+	all := map[string]bool{}
+	for _, at := range w.been {
+		for _, p := range at {
+			all[p] = true
+		}
+	}
+	return all
 }
 
 // eachRow reads all rows of a file by brute force.
@@ -351,16 +442,24 @@ func (w *world) check() {
 			if dead[f.Path][ordinal] {
 				return
 			}
+			key, k = inPartition(key, f.Partition), indexKey(k, f.Partition)
 			if _, twice := base[key]; twice {
 				w.Errorf("key %s is in the base store twice: %v and %s:%d", key, places[string(k)], f.Path, ordinal)
 			}
 			base[key], places[string(k)], txns[key] = row, place{f.Path, ordinal}, f.Info.Txn
 		})
 	}
-	w.same("base store", base, w.history[t.Optimized()[""]])
+	w.same("base store", base, w.wantBase(t))
 	w.same("merged view", w.merged(t, base, txns), w.model)
 
 	p := w.progress()
+	changes, err := t.Change().Files(w.ctx())
+	w.must(err)
+	for _, f := range changes {
+		if !t.Merged(f) && int64(p.Optimized) >= f.FirstOffset { //nolint:gosec // small
+			w.Errorf("optimized up to change %d, and %s with change %d is not merged", p.Optimized, f.Path, f.FirstOffset)
+		}
+	}
 	if p.IndexSnapshot != t.Base().SnapshotID() {
 		return
 	}
@@ -374,14 +473,19 @@ func (w *world) check() {
 			w.Errorf("index of %x: %v %s:%d, want %v", k, ok[0], path, at[0].Row, want)
 		}
 	}
+	all := w.partitions()
+	if w.of == nil {
+		all = map[string]bool{"": true}
+	}
 	for o := range w.allKeys() {
-		values := o.values(s)
-		k := s.KeyOf(nil, values)
-		var at [1]state.RowPosition
-		var ok [1]bool
-		w.must(x.Lookup([]changelog.Key{k}, at[:], ok[:]))
-		if _, has := places[string(k)]; ok[0] && !has {
-			w.Errorf("index has deleted key %s", o.key())
+		for partition := range all {
+			k := indexKey(s.KeyOf(nil, o.values(s)), partition)
+			var at [1]state.RowPosition
+			var ok [1]bool
+			w.must(x.Lookup([]changelog.Key{k}, at[:], ok[:]))
+			if _, has := places[string(k)]; ok[0] && !has {
+				w.Errorf("index has deleted key %s", inPartition(o.key(), partition))
+			}
 		}
 	}
 	if w.Failed() {
@@ -400,6 +504,7 @@ func (w *world) merged(t *table.Table, base map[string]string, txns map[string]i
 	for _, f := range files {
 		if f.Info.Type == mixed.Delete && !t.Merged(f) {
 			w.eachRow(f.Path, s, true, func(key, _ string, _ changelog.Key, o, _ int64) {
+				key = inPartition(key, f.Partition)
 				if l := (at{f.Info.Txn, o}); later(l, del[key]) {
 					del[key] = l
 				}
@@ -409,13 +514,17 @@ func (w *world) merged(t *table.Table, base map[string]string, txns map[string]i
 	out := map[string]string{}
 	for k, row := range base {
 		if l, ok := del[k]; !ok || l.txn <= txns[k] {
-			out[k] = row
+			key, _, _ := strings.Cut(k, "@")
+			if _, twice := out[key]; twice {
+				w.Errorf("key %s is in the merged view twice", k)
+			}
+			out[key] = row
 		}
 	}
 	for _, f := range files {
 		if f.Info.Type == mixed.Insert && !t.Merged(f) {
 			w.eachRow(f.Path, s, true, func(key, row string, _ changelog.Key, o, _ int64) {
-				if l, ok := del[key]; ok && later(l, at{f.Info.Txn, o}) {
+				if l, ok := del[inPartition(key, f.Partition)]; ok && later(l, at{f.Info.Txn, o}) {
 					return
 				}
 				if _, twice := out[key]; twice {
@@ -491,14 +600,27 @@ func (w *world) noLitter() {
 		}
 	}
 	for _, st := range []*table.Store{t.Base(), t.Change()} {
-		names, err := w.disk.List(strings.TrimPrefix(st.Location(), "file://") + "/data")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			w.Fatal(err)
-		}
-		for _, name := range names {
+		w.eachOnDisk(strings.TrimPrefix(st.Location(), "file://")+"/data", func(dir, name string) {
 			if !named[name] {
-				w.Errorf("%s/data/%s is on disk and in no snapshot", st.Location(), name)
+				w.Errorf("%s/%s is on disk and in no snapshot", dir, name)
 			}
+		})
+	}
+}
+
+// eachOnDisk visits the files in a directory and below.
+func (w *world) eachOnDisk(dir string, visit func(dir, name string)) {
+	names, err := w.disk.List(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.Fatal(err)
+	}
+	for _, name := range names {
+		info, err := w.disk.Stat(dir + "/" + name)
+		w.must(err)
+		if info.IsDir() {
+			w.eachOnDisk(dir+"/"+name, visit)
+		} else {
+			visit(dir, name)
 		}
 	}
 }
