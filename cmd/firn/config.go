@@ -5,6 +5,8 @@ import (
 	"os"
 	"regexp"
 	"time"
+
+	"firn/changelog"
 )
 
 // Size is a number of bytes, written 64MiB, 10GiB, 500kB or 4096.
@@ -130,7 +132,7 @@ type TableConfig struct {
 	Retention  RetentionConfig   `yaml:"retention" doc:"how much of the log is kept; what is not flushed always is"`
 	Index      string            `yaml:"index" doc:"row: the whole current row, lookups are local"`
 	Before     string            `yaml:"before" doc:"source: before images are what the source gave"`
-	Partition  []string          `yaml:"partition" doc:"not yet: must be empty"`
+	Partition  []string          `yaml:"partition" doc:"partitions of the Iceberg tables, at their creation: column, bucket(n, column), truncate(n, column), month|day|hour(column)"`
 	Optimize   OptimizeConfig    `yaml:"optimize" doc:"change files to base files, small base files to large ones"`
 	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* are obeyed"`
 }
@@ -291,6 +293,11 @@ func (c *Config) kind(source string) string {
 		}
 	}
 	return "unknown"
+}
+
+// partition returns the partition spec, not bound to any columns yet.
+func (t TableConfig) partition() (changelog.PartitionSpec, error) {
+	return changelog.ParsePartition(t.Partition)
 }
 
 // Table returns the settings of one table: the first matching override over the defaults.

@@ -332,8 +332,8 @@ func (t *TableConfig) validate(p *problems, at func(key string) string) {
 		check(s.key, func(path string) { p.oneOf(path, s.have, s.allowed) })
 	}
 	check("partition", func(path string) {
-		if len(t.Partition) > 0 {
-			p.wrong(path, "partitioned tables are not built yet")
+		if _, err := t.partition(); err != nil {
+			p.wrong(path, "%v", err)
 		}
 	})
 	for _, d := range []struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"firn/changelog/flush"
 	"firn/changelog/merge"
@@ -106,5 +107,18 @@ func restoredRows(rows iter.Seq2[merge.Row, error], r flush.Restored, n *int) it
 				return
 			}
 		}
+	}
+}
+
+// warnPartitions says of each table that has other partitions than the configuration asks for that it keeps its own.
+func (s *server) warnPartitions() {
+	for _, t := range s.registry.Tables() {
+		settings := s.cfg.Table(t.Name)
+		want, err := settings.partition()
+		if err == nil && want.Equal(t.Partition) {
+			continue
+		}
+		s.log.Warn("the table keeps the partitions that it was made with; to change them, drop the table and take it in anew", "table", t.Name,
+			"partition", strings.Join(t.Partition.Strings(), "; "), "configured", strings.Join(want.Strings(), "; "))
 	}
 }

@@ -149,7 +149,8 @@ func (s *server) openStages(ctx context.Context) (err error) {
 		}
 		inputs = append(inputs, in)
 	}
-	tables := ingestTables{s.registry, func(name string) map[string]string { return s.cfg.Table(name).Properties }}
+	s.warnPartitions()
+	tables := ingestTables{s.registry, s.cfg.Table}
 	s.pipeline, err = ingest.New(ingestLog{s.store}, tables, inputs, ingest.Options{
 		Logger: s.log, Registerer: s.metrics,
 	})

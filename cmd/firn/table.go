@@ -114,7 +114,7 @@ func (s *stores) lakeTable(ctx context.Context, name string) (d tableDetail, err
 	schema := t.Schemas().Current()
 	d = tableDetail{
 		tableSummary: tableSummary{Name: name, Format: "mixed-iceberg", Key: schema.KeyNames()},
-		Schema:       httpapi.IcebergSchema(schema), Schemas: len(t.Schemas()), Partition: []string{},
+		Schema:       httpapi.IcebergSchema(schema), Schemas: len(t.Schemas()), Partition: partitionText(t),
 		Properties: t.Base().Properties(), Stores: map[string]httpapi.StoreStatus{}, Sources: []tableSource{},
 	}
 	r, ours, err := flush.Restore(ctx, t)
@@ -135,6 +135,15 @@ func (s *stores) lakeTable(ctx context.Context, name string) (d tableDetail, err
 		}
 	}
 	return d, nil
+}
+
+// partitionText returns the fields of a table's partition spec as the configuration has them, or why firn cannot write to it.
+func partitionText(t *table.Table) []string {
+	spec, err := t.Partition()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return spec.Strings()
 }
 
 // storeStatus sums the files of a store up by kind.
@@ -199,6 +208,9 @@ func showTable(w io.Writer, d tableDetail) error {
 	out.row("table", d.Name)
 	out.row("format", d.Format)
 	out.row("key", strings.Join(d.Key, ", "))
+	if len(d.Partition) > 0 {
+		out.row("partition", strings.Join(d.Partition, "; "))
+	}
 	out.row("rows", orDash(d.Rows, int64Text))
 	for _, p := range []struct {
 		name, where string
@@ -326,8 +338,12 @@ func listFiles(ctx context.Context, w io.Writer, t *table.Table, asJSON bool) er
 			if line.Merged {
 				merged = "yes"
 			}
+			name := f.Path[strings.LastIndexByte(f.Path, '/')+1:]
+			if f.Partition != "" {
+				name = f.Partition + "/" + name
+			}
 			out.row(line.Store, line.Kind, int64Text(f.Records), bytesText(f.Bytes), int64Text(f.DataSequence), int64Text(line.Node),
-				changes, merged, f.Path[strings.LastIndexByte(f.Path, '/')+1:])
+				changes, merged, name)
 		}
 	}
 	if asJSON {

@@ -33,7 +33,8 @@ func newVerifyCmd(e *env) *cobra.Command {
   references    no file of a snapshot is missing; no other file lies in the table's directories
   positions     flushes follow each other without a gap; positions never go back; log, change store, base store in order
   log           (--deep) what the changes in the log left of their keys is what lookups answer from
-  data          (--deep) every file can be read; values lie within the manifests' bounds, position deletes within files
+  data          (--deep) every file can be read; values lie within the manifests' bounds, position deletes within files, rows in
+                their partitions
 
 Lake, log and lookups are those of the running server, which must be on this machine, or with -c those of the configuration:
 of its server if that runs, else of its data directory. With --lake-only only the lake is checked.

@@ -120,6 +120,10 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	bounds := boundsOf(schema, &f)
+	places, err := partitionerOf(t, f)
+	if err != nil {
+		return 0, err
+	}
 	view := datafile.NewRows(schema)
 	for batch, err := range r.Batches(ctx) {
 		if err != nil {
@@ -130,6 +134,11 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 		}
 		for i := range view.Len() {
 			rows++
+			if places != nil {
+				if p := places.Path(view.Values(i)); p != f.Partition {
+					c.differ("%s, row %d: belongs to partition %s, not %s", f.Path, rows-1, p, f.Partition)
+				}
+			}
 			for o, value := range view.Values(i) {
 				if !bounds[o].holds(value) {
 					c.differ("%s, row %d: column %q is outside of the manifest's bounds", f.Path, rows-1, schema.Columns[o].Name)
@@ -147,6 +156,15 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 		c.differ("%s: the manifest says %d rows, %d can be read", f.Path, f.Records, rows)
 	}
 	return rows, nil
+}
+
+// partitionerOf returns what tells the partitions of a file's rows; nil if there are none, or if they tell nothing: an ED row
+// of a key that had no row is a key and nulls, in the partition of the new row.
+func partitionerOf(t *table.Table, f table.File) (*table.Partitioner, error) {
+	if f.Partition == "" || f.Info.Type == mixed.Delete {
+		return nil, nil
+	}
+	return t.Partitioner(t.Schemas().Current())
 }
 
 // bound is the manifest's bounds of a column, of the kinds that they can be told of simply. nil: none.

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"firn/changelog"
+	"firn/changelog/table"
 	"firn/ingest"
 	"firn/ingest/decode"
 	"firn/ingest/file"
@@ -203,8 +204,8 @@ func (l ingestLog) StaleKeys(ctx context.Context, table changelog.TableID) iter.
 
 // ingestTables is the registry as the pipeline sees it.
 type ingestTables struct {
-	registry   *state.Registry
-	properties func(table string) map[string]string
+	registry *state.Registry
+	settings func(table string) TableConfig
 }
 
 func (t ingestTables) Table(name string) (*ingest.Table, bool) {
@@ -216,7 +217,15 @@ func (t ingestTables) Table(name string) (*ingest.Table, bool) {
 }
 
 func (t ingestTables) Create(ctx context.Context, name string, schema *changelog.Schema, topic ingest.Topic) (*ingest.Table, error) {
-	made, err := t.registry.Create(ctx, name, schema, state.TopicRef(topic), t.properties(name))
+	settings := t.settings(name)
+	spec, err := settings.partition()
+	if err == nil {
+		spec, err = table.CheckPartition(spec, schema)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: tables.….partition of %s: %w", ingest.ErrTableUnfit, name, err)
+	}
+	made, err := t.registry.CreatePartitioned(ctx, name, schema, spec, state.TopicRef(topic), settings.Properties)
 	if errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %w", ingest.ErrTableExists, err)
 	}
@@ -246,7 +255,7 @@ func (t ingestTables) AddTopic(ctx context.Context, id changelog.TableID, topic 
 }
 
 func ingestTable(t *state.Table) *ingest.Table {
-	out := &ingest.Table{ID: t.ID, Name: t.Name, Schemas: t.Schemas}
+	out := &ingest.Table{ID: t.ID, Name: t.Name, Schemas: t.Schemas, Partition: t.Partition}
 	for _, ref := range t.Topics {
 		out.Topics = append(out.Topics, ingest.Topic(ref))
 	}

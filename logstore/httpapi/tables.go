@@ -170,7 +170,7 @@ func (a *API) serveTable(w http.ResponseWriter, r *http.Request, args [2]string,
 		return err
 	}
 	d := tableDetail{
-		Schema: IcebergSchema(v.schema), Schemas: len(v.t.Schemas), Partition: []string{}, Properties: v.t.Properties,
+		Schema: IcebergSchema(v.schema), Schemas: len(v.t.Schemas), Partition: v.t.Partition.Strings(), Properties: v.t.Properties,
 		Sources: partitionsOf(v.t, sources),
 	}
 	if d.Properties == nil {
