@@ -44,8 +44,9 @@ func (b *batch) partition(of *table.Partitioner, history changelog.Schemas, buck
 }
 
 // hold puts the rows of a change in their partitions: the delete row in that of the before image, which kills what the key has
-// there, and the insert row in that of the after image. Where there is no before image the key had no row (Partition of
-// state.Table), and the delete row only tells of the change: it goes with the insert row, and alone where its nulls belong.
+// there, and the insert row in that of the after image. Where rows can leave their partition, no before image means that the key
+// had no row (state.Table.Partition): there is nothing to delete, and a delete row of a key and nulls would not belong where
+// the new row is. A delete without one is told of where its nulls belong.
 func (b *batch) hold(c *changelog.Change, key []changelog.Value) error {
 	p := b.parted
 	hash := int32(0)
@@ -56,28 +57,30 @@ func (b *batch) hold(c *changelog.Change, key []changelog.Value) error {
 	if err != nil {
 		return fmt.Errorf("change %d: %w", c.Seq, err)
 	}
-	from := to
+	from := ""
 	switch {
-	case p.inKey || c.Before == nil && c.After == nil:
+	case p.inKey:
 		from = p.of.Path(b.keyRow(key))
 		to = from
 	case c.Before != nil:
 		if from, err = p.place(c.Before); err != nil {
 			return fmt.Errorf("change %d: %w", c.Seq, err)
 		}
+	case c.After == nil:
+		from = p.of.Path(b.keyRow(key))
 	}
-	del := image{kind: deletes, seq: c.Seq, hash: hash}
 	if c.Before != nil {
-		del.row = p.keep(c.Before)
-	} else {
-		del.key = p.keep(c.Key)
+		p.add(from, image{kind: deletes, seq: c.Seq, hash: hash, row: p.keep(c.Before)})
+	} else if from != "" {
+		p.add(from, image{kind: deletes, seq: c.Seq, hash: hash, key: p.keep(c.Key)})
 	}
-	p.images[from] = append(p.images[from], del)
 	if c.After != nil {
-		p.images[to] = append(p.images[to], image{kind: inserts, seq: c.Seq, hash: hash, row: p.keep(c.After)})
+		p.add(to, image{kind: inserts, seq: c.Seq, hash: hash, row: p.keep(c.After)})
 	}
 	return nil
 }
+
+func (p *parted) add(partition string, i image) { p.images[partition] = append(p.images[partition], i) }
 
 // place returns the partition of a row; "" for none.
 func (p *parted) place(r changelog.Row) (string, error) {

@@ -520,13 +520,13 @@ func (w *world) files(t *table.Table) {
 	}
 }
 
-// place checks that the rows of an insert file are in the partition that they belong to, and all of a file in its directory.
+// place checks that the rows of a file are in the partition that they belong to, and all of a file in its directory.
 func (w *world) place(t *table.Table, f table.File, of *table.Partitioner) {
 	w.tb.Helper()
 	if (of == nil) != (f.Partition == "") || filepath.Dir(f.Path) != filepath.Dir(t.Change().DataPathIn(f.Partition, "x")) {
 		w.tb.Fatalf("partition %q of %s", f.Partition, f.Path)
 	}
-	if of == nil || f.Info.Type != mixed.Insert {
+	if of == nil {
 		return
 	}
 	schema := t.Schemas().Current()

@@ -115,7 +115,11 @@ sources:
     routes: [{topic: 'shop\.public\.(.*)', table: 'shop.$1'}]
     discovery_interval: 500ms
     keyless: full_row
-tables: {defaults: {flush: {interval: 300ms}, optimize: {minor: {interval: 700ms}}}}
+tables:
+  defaults: {flush: {interval: 300ms}, optimize: {minor: {interval: 700ms}}}
+  overrides: # by the key; by what updates change, so that rows move; without partitions
+    - {match: 'shop\.customers', partition: ['bucket(4, id)']}
+    - {match: 'shop\.orders', partition: [status, 'bucket(2, customer_id)']}
 `, dir, broker, freePort(t), freePort(t))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -120,9 +120,11 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	bounds := boundsOf(schema, &f)
-	places, err := partitionerOf(t, f)
-	if err != nil {
-		return 0, err
+	var places *table.Partitioner
+	if f.Partition != "" {
+		if places, err = t.Partitioner(schema); err != nil {
+			return 0, err
+		}
 	}
 	view := datafile.NewRows(schema)
 	for batch, err := range r.Batches(ctx) {
@@ -156,15 +158,6 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 		c.differ("%s: the manifest says %d rows, %d can be read", f.Path, f.Records, rows)
 	}
 	return rows, nil
-}
-
-// partitionerOf returns what tells the partitions of a file's rows; nil if there are none, or if they tell nothing: an ED row
-// of a key that had no row is a key and nulls, in the partition of the new row.
-func partitionerOf(t *table.Table, f table.File) (*table.Partitioner, error) {
-	if f.Partition == "" || f.Info.Type == mixed.Delete {
-		return nil, nil
-	}
-	return t.Partitioner(t.Schemas().Current())
 }
 
 // bound is the manifest's bounds of a column, of the kinds that they can be told of simply. nil: none.

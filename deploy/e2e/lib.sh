@@ -102,6 +102,8 @@ firn_catalog=            # the catalog's settings as YAML; empty: a SQLite file
 firn_at=()               # how verbs that read lake and log find both; empty: --server
 lake_at=()               # how foreign readers find the catalog; empty: the SQLite file
 
+firn_overrides= # YAML of tables.overrides, a list
+
 # firn_config SOURCE TOPICS writes $work/firn.yaml. SOURCE is the source's own line of YAML. Commits and minor optimizing come
 # every second or two, so that a short run crosses many of them and kills fall into all stages.
 firn_config() {
@@ -125,6 +127,7 @@ tables:
   defaults:
     flush: {interval: 1s}
     optimize: {minor: {interval: 2s}}
+  overrides: [$firn_overrides]
 YAML
 }
 

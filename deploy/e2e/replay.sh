@@ -8,19 +8,21 @@
 #   --file           through the file source, no Kafka
 #   --kills N        while it reads: kill -9 and restart N times, at random
 #   --readers        also ask Iceberg's Java library, PyIceberg and DuckDB, and prove the metadata of both stores
+#   --partition      the tables have partitions in the lake: by the key, and by columns that updates change
 #   --more           also the tables whose comparison has conditions: types, staging (one partition)
 #   --seed S         of the random pauses (default 1)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/e2e/lib.sh
 . "$here/lib.sh"
 
-partitions=1 source='kafka' kills=0 readers='' more='' seed=1 stream='' expected_json=''
+partitions=1 source='kafka' kills=0 readers='' more='' seed=1 partition='' stream='' expected_json=''
 while [ $# -gt 0 ]; do
   case $1 in
     --partitions) partitions=$2; shift 2 ;;
     --file) source='file'; shift ;;
     --kills) kills=$2; shift 2 ;;
     --readers) readers=yes; shift ;;
+    --partition) partition=yes; shift ;;
     --more) more=yes; shift ;;
     --seed) seed=$2; shift 2 ;;
     --stream) stream=$2 expected_json=$3; shift 3 ;;
@@ -66,7 +68,18 @@ esac
 
 topics="$prefix(\\..*)?" # the prefix alone is MariaDB's topic of schema changes; transactions and messages come too
 
+if [ -n "$partition" ]; then
+  placed=placed
+  [ "$prefix" != dbserver1 ] || placed=placed_at
+  firn_overrides="
+    {match: '.*\.customers', partition: ['bucket(4, id)']},
+    {match: '.*\.orders', partition: [status, 'month($placed)']},
+    {match: '.*\.order_items', partition: ['truncate(20, qty)']},
+    {match: '.*\.products', partition: ['truncate(12, name)']}"
+fi
+
 scope="$name $source"
+[ -z "$partition" ] || scope+=" partitioned"
 [ $source = file ] || scope+=" partitions=$partitions"
 [ "$kills" = 0 ] || scope+=" kills=$kills"
 total=$(tool count "$recording" "$topics")

@@ -89,6 +89,7 @@ more=()
 [ -z "$full" ] || more=(--more)
 for r in "${recordings[@]}"; do part "file $r" "" "$here/replay.sh" --file "${more[@]}" "$r"; done
 for r in "${recordings[@]}"; do part "kafka 3 partitions, kills, readers: $r" kafka "$here/replay.sh" --partitions 3 --kills 5 --readers "${more[@]}" "$r"; done
+part "partitioned, file, kills, readers: postgres-full-identity" "" "$here/replay.sh" --file --partition --kills 3 --readers postgres-full-identity
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
 for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
 part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
@@ -100,6 +101,7 @@ if [ -n "$full" ]; then
     part "kafka 1 partition, kills, readers: $r" kafka "$here/replay.sh" --partitions 1 --kills 20 --readers --more --seed 2 "$r"
     part "kafka 3 partitions, 20 kills, readers: $r" kafka "$here/replay.sh" --partitions 3 --kills 20 --readers --more --seed 4 "$r"
     part "file, kills, readers: $r" "" "$here/replay.sh" --file --kills 20 --readers --more --seed 3 "$r"
+    part "partitioned, kafka 3 partitions, kills, readers: $r" kafka "$here/replay.sh" --partition --partitions 3 --kills 20 --readers --more --seed 5 "$r"
   done
   for seed in 101 102 103 104 105 106 107 108 109 110; do
     python3 -B "$peers/debezium-data/gen_debezium.py" stream --out "$scratch" --name "seed_$seed" --seed "$seed" --schemas --gzip >/dev/null
