@@ -60,7 +60,7 @@ func TestCrash(t *testing.T) {
 		lucky bool
 		step  int
 		parts []string
-	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 5, []string{"truncate(2, v)"}}} {
+	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 17, []string{"truncate(2, v)"}}} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
 			for k := 1; crashAt(t, k, tc.lucky, tc.parts, points); k += tc.step {
