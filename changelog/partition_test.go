@@ -13,10 +13,18 @@ import (
 func partitionSchema(t *testing.T) *Schema {
 	t.Helper()
 	s, err := NewSchema([]Column{
-		{Name: "id", Type: Primitive(Long)}, {Name: "name", Type: Primitive(String)}, {Name: "at", Type: Primitive(TimestampTZ)},
-		{Name: "on", Type: Primitive(Date)}, {Name: "price", Type: DecimalOf(4, 2)}, {Name: "ratio", Type: Primitive(Double)},
-		{Name: "raw", Type: Primitive(Binary)}, {Name: "id_bucket", Type: Primitive(Int)}, {Name: "list", Type: ListOf(Primitive(Int))},
-		{Name: "clock", Type: Primitive(Time)}, {Name: "u", Type: Primitive(UUID)}, {Name: "yes", Type: Primitive(Boolean)},
+		{Name: "id", Type: Primitive(Long)},
+		{Name: "name", Type: Primitive(String)},
+		{Name: "at", Type: Primitive(TimestampTZ)},
+		{Name: "on", Type: Primitive(Date)},
+		{Name: "price", Type: DecimalOf(4, 2)},
+		{Name: "ratio", Type: Primitive(Double)},
+		{Name: "raw", Type: Primitive(Binary)},
+		{Name: "id_bucket", Type: Primitive(Int)},
+		{Name: "list", Type: ListOf(Primitive(Int))},
+		{Name: "clock", Type: Primitive(Time)},
+		{Name: "u", Type: Primitive(UUID)},
+		{Name: "yes", Type: Primitive(Boolean)},
 	}, []string{"id", "name"})
 	if err != nil {
 		t.Fatal(err)
@@ -91,14 +99,27 @@ func TestBadValue(t *testing.T) {
 		v            Value
 		bad          bool
 	}{
-		{"name", "name", text("null"), true}, {"name", "name", text(HiveNull), true}, {"name", "name", text("Null"), false}, {"name", "name", text(""), false},
-		{"name", "name", NullValue, false}, {"truncate(4, name)", "name", text("nullable"), true}, {"truncate(5, name)", "name", text("nullable"), false},
-		{"name", "name", text(strings.Repeat("x", 250)), false}, {"name", "name", text(strings.Repeat("x", 251)), true},
-		{"name", "name", text(strings.Repeat("é", 41) + "1234"), false}, {"name", "name", text(strings.Repeat("é", 41) + "12345"), true},
-		{"truncate(26, name)", "name", text(HiveNull + "x"), true}, {"bucket(4, name)", "name", text("null"), false}, {"id", "id", Value{I: 1}, false},
-		{"day(at)", "at", Value{I: 253402300800000000}, true}, {"day(at)", "at", Value{I: 253402300799999999}, false},
-		{"hour(at)", "at", Value{I: -62135596800000001}, true}, {"month(at)", "at", Value{I: -62135596800000000}, false},
-		{"on", "on", Value{I: 2932897}, true}, {"on", "on", Value{I: 2932896}, false}, {"bucket(4, on)", "on", Value{I: 2932897}, false},
+		{"name", "name", text("null"), true},
+		{"name", "name", text(HiveNull), true},
+		{"name", "name", text("Null"), false},
+		{"name", "name", text(""), false},
+		{"name", "name", NullValue, false},
+		{"truncate(4, name)", "name", text("nullable"), true},
+		{"truncate(5, name)", "name", text("nullable"), false},
+		{"name", "name", text(strings.Repeat("x", 250)), false},
+		{"name", "name", text(strings.Repeat("x", 251)), true},
+		{"name", "name", text(strings.Repeat("é", 41) + "1234"), false},
+		{"name", "name", text(strings.Repeat("é", 41) + "12345"), true},
+		{"truncate(26, name)", "name", text(HiveNull + "x"), true},
+		{"bucket(4, name)", "name", text("null"), false},
+		{"id", "id", Value{I: 1}, false},
+		{"day(at)", "at", Value{I: 253402300800000000}, true},
+		{"day(at)", "at", Value{I: 253402300799999999}, false},
+		{"hour(at)", "at", Value{I: -62135596800000001}, true},
+		{"month(at)", "at", Value{I: -62135596800000000}, false},
+		{"on", "on", Value{I: 2932897}, true},
+		{"on", "on", Value{I: 2932896}, false},
+		{"bucket(4, on)", "on", Value{I: 2932897}, false},
 		{"truncate(10000, price)", "price", Value{B: AppendBigInt(nil, big.NewInt(-1))}, true},
 		{"truncate(1000, price)", "price", Value{B: AppendBigInt(nil, big.NewInt(-1))}, false},
 	} {

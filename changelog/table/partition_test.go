@@ -323,8 +323,10 @@ func (p *partedTable) leave(name string) {
 func TestCreatePartitioned(t *testing.T) {
 	l := newLake(t)
 	schema, err := changelog.NewSchema([]changelog.Column{
-		{Name: "id", Type: changelog.Primitive(changelog.Long)}, {Name: "at", Type: changelog.Primitive(changelog.Timestamp)},
-		{Name: "odd name", Type: changelog.Primitive(changelog.String)}, {Name: "raw", Type: changelog.Primitive(changelog.Binary)},
+		{Name: "id", Type: changelog.Primitive(changelog.Long)},
+		{Name: "at", Type: changelog.Primitive(changelog.Timestamp)},
+		{Name: "odd name", Type: changelog.Primitive(changelog.String)},
+		{Name: "raw", Type: changelog.Primitive(changelog.Binary)},
 	}, []string{"id"})
 	if err != nil {
 		t.Fatal(err)
@@ -333,8 +335,12 @@ func TestCreatePartitioned(t *testing.T) {
 		terms []string
 		want  string // in the error; empty: none
 	}{
-		{[]string{"bucket(16, id)", "day(at)"}, ""}, {[]string{"year(at)"}, "take month(at)"}, {[]string{"day(at)", "hour(at)"}, "has a partition field already"},
-		{[]string{"odd name"}, "would have to be escaped"}, {[]string{"raw"}, "do not survive"}, {[]string{"nope"}, "no top-level column"},
+		{[]string{"bucket(16, id)", "day(at)"}, ""},
+		{[]string{"year(at)"}, "take month(at)"},
+		{[]string{"day(at)", "hour(at)"}, "has a partition field already"},
+		{[]string{"odd name"}, "would have to be escaped"},
+		{[]string{"raw"}, "do not survive"},
+		{[]string{"nope"}, "no top-level column"},
 		{[]string{"bucket(4, raw)"}, ""},
 	} {
 		spec, err := changelog.ParsePartition(tc.terms)
