@@ -340,3 +340,29 @@ func decimalValue(t *changelog.Type, n *big.Int, scale int) (changelog.Value, er
 	}
 	return changelog.Value{B: changelog.AppendBigInt(nil, n)}, nil
 }
+
+// withBounds returns m with the bounds of its partitions that are empty texts: the library writes them as none, and readers that
+// filter by the column then skip the manifest.
+func withBounds(m iceberg.ManifestFile, version int) iceberg.ManifestFile {
+	fields := m.Partitions()
+	lost := false
+	for i := range fields {
+		f := &fields[i]
+		for _, bound := range []**[]byte{&f.LowerBound, &f.UpperBound} {
+			if *bound != nil && *(*bound) == nil {
+				*bound, lost = &[]byte{}, true
+			}
+		}
+	}
+	if !lost {
+		return m
+	}
+	b := iceberg.NewManifestFile(version, m.FilePath(), m.Length(), m.PartitionSpecID(), m.SnapshotID()).
+		SequenceNum(m.SequenceNum(), m.MinSequenceNum()).Content(m.ManifestContent()).
+		AddedFiles(m.AddedDataFiles()).ExistingFiles(m.ExistingDataFiles()).DeletedFiles(m.DeletedDataFiles()).
+		AddedRows(m.AddedRows()).ExistingRows(m.ExistingRows()).DeletedRows(m.DeletedRows()).Partitions(fields)
+	if key := m.KeyMetadata(); key != nil {
+		b.KeyMetadata(key)
+	}
+	return b.Build()
+}

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/iceberg-go"
+	ice "github.com/apache/iceberg-go/table"
+
 	"firn/changelog"
 	"firn/changelog/datafile"
 	"firn/changelog/mixed"
@@ -292,6 +295,7 @@ func (p *partedTable) check() {
 		p.t.Fatalf("%s: %d rows, want %d", p.tbl.Name(), len(got), len(p.rows))
 	}
 	for _, s := range []*table.Store{now.Base(), now.Change()} {
+		p.bounds(s)
 		for _, f := range p.files(s) {
 			if filepath.Dir(f.Path) != filepath.Dir(s.DataPathIn(f.Partition, "x")) {
 				p.t.Errorf("%s is of partition %q", f.Path, f.Partition)
@@ -302,6 +306,38 @@ func (p *partedTable) check() {
 						p.t.Errorf("%s is of partition %q and has a row of %q", f.Path, f.Partition, at)
 					}
 				})
+			}
+		}
+	}
+}
+
+// bounds: the manifest list tells bounds of the partition values of each manifest that has any, also of empty texts.
+func (p *partedTable) bounds(s *table.Store) {
+	p.t.Helper()
+	text, err := os.ReadFile(strings.TrimPrefix(s.MetadataLocation(), "file://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	md, err := ice.ParseMetadataBytes(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	list, err := os.Open(strings.TrimPrefix(md.CurrentSnapshot().ManifestList, "file://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer list.Close()
+	manifests, err := iceberg.ReadManifestList(list)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, m := range manifests {
+		for _, f := range m.Partitions() {
+			if (f.LowerBound == nil || f.UpperBound == nil) && !f.ContainsNull {
+				p.t.Errorf("%s: manifest %s has no bounds", p.tbl.Name(), m.FilePath())
+			}
+			if (f.LowerBound == nil) != (f.UpperBound == nil) {
+				p.t.Errorf("%s: manifest %s has one bound", p.tbl.Name(), m.FilePath())
 			}
 		}
 	}

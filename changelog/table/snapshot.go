@@ -511,6 +511,9 @@ func (p *producer) finish(head *ice.Snapshot, manifests []iceberg.ManifestFile) 
 		sn.ParentSnapshotID = &head.SnapshotID
 	}
 	sn.ManifestList = fmt.Sprintf("%s/metadata/snap-%d-1-%s.avro", p.md.Location(), p.id, p.commit)
+	for i, m := range manifests {
+		manifests[i] = withBounds(m, p.md.Version())
+	}
 	var buf bytes.Buffer
 	if err := iceberg.WriteManifestList(p.md.Version(), &buf, p.id, sn.ParentSnapshotID, &p.sequence, 0, manifests); err != nil {
 		return nil, fmt.Errorf("write manifest list of %s: %w", p.store.id, err)
