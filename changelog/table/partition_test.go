@@ -357,7 +357,7 @@ func (p *partedTable) leave(name string) {
 
 // TestCreatePartitioned: both stores get the same spec, ids and all; what Amoro loses rows on is refused with the reason.
 func TestCreatePartitioned(t *testing.T) {
-	l := newLake(t)
+	l := newLake(t, "sqlite")
 	schema, err := changelog.NewSchema([]changelog.Column{
 		{Name: "id", Type: changelog.Primitive(changelog.Long)},
 		{Name: "at", Type: changelog.Primitive(changelog.Timestamp)},
