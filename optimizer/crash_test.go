@@ -63,11 +63,11 @@ func TestCrash(t *testing.T) {
 	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 17, []string{"truncate(2, v)"}}} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; crashAt(t, k, tc.lucky, tc.parts, points); k += tc.step {
+			for k := 1; crashAt(t, k, tc.lucky, tc.parts, points); k += tc.step * sweep {
 			}
 			t.Logf("crashed at %v", points)
 			for _, where := range places {
-				if points[where] == 0 && tc.step == 1 {
+				if points[where] == 0 && tc.step*sweep == 1 {
 					t.Errorf("no crash at %q", where)
 				}
 			}

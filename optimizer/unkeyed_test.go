@@ -278,11 +278,11 @@ func TestUnkeyedCrash(t *testing.T) {
 	}{{"lost", false, 1}, {"some unsynced data survives", true, 4}} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; unkeyedCrashAt(t, k, tc.lucky, points); k += tc.step {
+			for k := 1; unkeyedCrashAt(t, k, tc.lucky, points); k += tc.step * sweep {
 			}
 			t.Logf("crashed at %v", points)
 			for _, where := range []string{"lake", "written", "before commit", "after commit", "committed"} {
-				if points[where] == 0 && tc.step == 1 {
+				if points[where] == 0 && tc.step*sweep == 1 {
 					t.Errorf("no crash at %q", where)
 				}
 			}

@@ -74,10 +74,10 @@ func TestPowerLoss(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; powerLossAt(t, tc.world(t, 5), k, tc.lucky, points); k += tc.step {
+			for k := 1; powerLossAt(t, tc.world(t, 5), k, tc.lucky, points); k += tc.step * sweep {
 			}
 			t.Logf("power cut at %v", points)
-			if points["lake"] < 50/tc.step || points["pebble"] < 20/tc.step {
+			if points["lake"] < 50/tc.step/sweep || points["pebble"] < 20/tc.step/sweep {
 				t.Errorf("power cut at %v only", points)
 			}
 		})
