@@ -1,7 +1,6 @@
 package changelog
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 )
@@ -98,36 +97,6 @@ func (s *Schema) KeyNames() []string {
 		names[i] = s.Columns[o].Name
 	}
 	return names
-}
-
-// ErrIncompatible reports a change of a column's type that Iceberg cannot make in place.
-var ErrIncompatible = errors.New("incompatible change of a column's type")
-
-// Evolve returns the schema that follows s when columns are added at its end and types of existing ones widened.
-// add holds new columns (names that s lacks; ids are given here); widen maps a name to its new type. The result has
-// the next SchemaID and shares nothing mutable with s. Errors: ErrIncompatible, a name that is there already or
-// is not there.
-func (s *Schema) Evolve(add []Column, widen map[string]*Type) (*Schema, error) {
-	n := &Schema{ID: s.ID + 1, Columns: cloneColumns(s.Columns), Key: slices.Clone(s.Key), LastID: s.LastID}
-	for name, t := range widen {
-		i := n.Ordinal(name)
-		if i < 0 {
-			return nil, fmt.Errorf("widen column %q: no such column", name)
-		}
-		if !n.Columns[i].Type.CanWidenTo(t) {
-			return nil, fmt.Errorf("column %q from %s to %s: %w", name, n.Columns[i].Type, t, ErrIncompatible)
-		}
-		if !n.Columns[i].Type.Equal(t) { // an equal nested type keeps its field ids
-			n.Columns[i].Type = cloneType(t)
-		}
-	}
-	added := cloneColumns(add)
-	for i := range added {
-		added[i].Required = false
-	}
-	n.LastID = assignIDs(added, n.LastID)
-	n.Columns = append(n.Columns, added...)
-	return n, n.Index()
 }
 
 // assignIDs numbers columns from last+1 on, parts of nested types after all columns of a level, and returns the last.

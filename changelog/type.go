@@ -2,6 +2,7 @@ package changelog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -116,13 +117,24 @@ func (t *Type) Equal(o *Type) bool {
 }
 
 // CanWidenTo reports whether a column of type t may become o in place by the promotions of Iceberg v2: int to long,
-// float to double, decimal(P,S) to decimal(P',S) with P' >= P. A type can always "widen" to itself.
+// float to double, decimal(P,S) to decimal(P',S) with P' >= P, and these inside nested types, whose structs may have other
+// members, too. The keys of a map stay as they are. A type can always "widen" to itself.
 func (t *Type) CanWidenTo(o *Type) bool {
 	switch {
 	case t.Kind == Int && o.Kind == Long, t.Kind == Float && o.Kind == Double:
 		return true
 	case t.Kind == Decimal && o.Kind == Decimal:
 		return t.Scale == o.Scale && o.Precision >= t.Precision
+	case t.Kind == Map && o.Kind == Map && !t.Fields[0].Type.Equal(o.Fields[0].Type):
+		return false
+	case t.Nested() && t.Kind == o.Kind:
+		for _, f := range o.Fields {
+			i := slices.IndexFunc(t.Fields, func(c Column) bool { return c.Name == f.Name })
+			if i >= 0 && !t.Fields[i].Type.CanWidenTo(f.Type) {
+				return false
+			}
+		}
+		return true
 	default:
 		return t.Equal(o)
 	}

@@ -307,11 +307,14 @@ func (r *Registry) freeLocked(t *Table) error {
 }
 
 // AddSchema appends s to the table's history; s.ID is the length of the history so far, and s is kept. Errors:
-// ErrNotFound, a wrong id, I/O.
+// ErrNotFound; ErrExists, the history has that many already; a schema that cannot follow (changelog.Schemas.Follows); I/O.
 func (r *Registry) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*Table, error) {
 	return r.update(ctx, id, func(t *Table) error {
 		if int(s.ID) != len(t.Schemas) {
 			return fmt.Errorf("schema %d after a history of %d: %w", s.ID, len(t.Schemas), ErrExists)
+		}
+		if err := t.Schemas.Follows(s); err != nil {
+			return err
 		}
 		t.Schemas = append(t.Schemas, s)
 		return nil

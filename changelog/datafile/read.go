@@ -10,8 +10,6 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/extensions"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
@@ -27,14 +25,15 @@ var ErrFile = errors.New("datafile: unreadable file")
 // Reader reads one Parquet file as batches in a given schema. Memory: the compressed pages being read and one batch. It
 // is not safe for concurrent use.
 type Reader struct {
-	schema  *changelog.Schema
-	arrow   *arrow.Schema
-	options Options
-	file    *file.Reader
-	in      pqarrow.RecordReader // nil: no column of the schema is in the file
-	source  []int                // for each column of the batch: its place in what in reads, or -1
-	next    int64                // ordinal of the next row
-	rows    int64
+	schema    *changelog.Schema
+	arrow     *arrow.Schema
+	options   Options
+	file      *file.Reader
+	in        pqarrow.RecordReader // nil: no column of the schema is in the file
+	source    []int                // for each column of the batch: its place in what in reads, or -1
+	convertTo []conversion
+	next      int64 // ordinal of the next row
+	rows      int64
 }
 
 // Open opens a file for the columns of s (Project gives fewer than a table's), and _file_offset if offset. Columns are
@@ -66,7 +65,7 @@ func (r *Reader) open() error {
 		return fmt.Errorf("open data file: %w: %w", ErrFile, err)
 	}
 	leaves, source := columnsOf(r.file.MetaData().Schema, r.arrow)
-	r.source = source
+	r.source, r.convertTo = source, make([]conversion, len(source))
 	if len(leaves) == 0 {
 		return nil
 	}
@@ -79,7 +78,7 @@ func (r *Reader) open() error {
 			continue
 		}
 		from, to := r.in.Schema().Field(at), r.arrow.Field(i)
-		if convertible(from.Type, to.Type) == nil {
+		if r.convertTo[i] = convertible(from.Type, to.Type); r.convertTo[i] == nil {
 			return fmt.Errorf("open data file: column %q from %s to %s: %w", to.Name, from.Type, to.Type, changelog.ErrIncompatible)
 		}
 	}
@@ -247,122 +246,7 @@ func (r *Reader) convert(batch arrow.RecordBatch) (arrow.RecordBatch, error) {
 		if !to.Nullable && c.NullN() > 0 {
 			return nil, fmt.Errorf("column %q: %w: %w", to.Name, ErrFile, ErrNull)
 		}
-		columns[i] = convertible(c.DataType(), to.Type)(r.options.Allocator, c)
+		columns[i] = r.convertTo[i](r.options.Allocator, c)
 	}
 	return r.batch(columns, n), nil
-}
-
-// conversion returns an array of the wanted type; the caller releases it.
-type conversion func(mem memory.Allocator, a arrow.Array) arrow.Array
-
-// convertible returns how columns of type from are read as type to, or nil if they cannot be.
-func convertible(from, to arrow.DataType) conversion {
-	switch {
-	case sameStorage(from, to):
-		return func(_ memory.Allocator, a arrow.Array) arrow.Array { return retype(a, to) }
-	case from.ID() == arrow.INT32 && to.ID() == arrow.INT64:
-		return func(mem memory.Allocator, a arrow.Array) arrow.Array {
-			return widen(mem, a, to, a.(*array.Int32).Values()) // its id says so
-		}
-	case from.ID() == arrow.FLOAT32 && to.ID() == arrow.FLOAT64:
-		return func(mem memory.Allocator, a arrow.Array) arrow.Array {
-			return widenFloats(mem, a, to, a.(*array.Float32).Values()) // its id says so
-		}
-	}
-	return nil
-}
-
-// sameStorage reports whether arrays of the two types have the same buffers: equal types but for field names, metadata
-// and zone; a uuid and its bytes; decimals of one scale.
-func sameStorage(from, to arrow.DataType) bool {
-	if _, ok := to.(*extensions.UUIDType); ok {
-		fixed, raw := from.(*arrow.FixedSizeBinaryType)
-		return from.ID() == arrow.EXTENSION || raw && fixed.ByteWidth == 16
-	}
-	if from.ID() != to.ID() {
-		return false
-	}
-	switch to := to.(type) {
-	case *arrow.Decimal128Type:
-		from := from.(*arrow.Decimal128Type) // the ids are equal
-		return from.Scale == to.Scale && from.Precision <= to.Precision
-	case *arrow.TimestampType:
-		return from.(*arrow.TimestampType).Unit == to.Unit // the ids are equal
-	case *arrow.FixedSizeBinaryType:
-		return from.(*arrow.FixedSizeBinaryType).ByteWidth == to.ByteWidth // the ids are equal
-	case *arrow.Time64Type:
-		return from.(*arrow.Time64Type).Unit == to.Unit // the ids are equal
-	case arrow.NestedType:
-		have, want := from.(arrow.NestedType).Fields(), to.Fields() // the ids are equal
-		for i := range want {
-			if len(have) != len(want) || !sameStorage(have[i].Type, want[i].Type) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func retype(a arrow.Array, to arrow.DataType) arrow.Array {
-	if arrow.TypeEqual(a.DataType(), to, arrow.CheckMetadata()) {
-		a.Retain()
-		return a
-	}
-	d := retypeData(a.Data(), to)
-	defer d.Release()
-	return array.MakeFromData(d)
-}
-
-func retypeData(d arrow.ArrayData, to arrow.DataType) arrow.ArrayData {
-	storage := to
-	if e, ok := to.(arrow.ExtensionType); ok {
-		storage = e.StorageType()
-	}
-	children := make([]arrow.ArrayData, len(d.Children()))
-	if nested, ok := storage.(arrow.NestedType); ok {
-		for i, c := range d.Children() {
-			children[i] = retypeData(c, nested.Fields()[i].Type)
-			defer children[i].Release()
-		}
-	}
-	return array.NewData(to, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
-}
-
-func widen(mem memory.Allocator, a arrow.Array, to arrow.DataType, values []int32) arrow.Array {
-	buf := memory.NewResizableBuffer(mem)
-	defer buf.Release()
-	buf.Resize(arrow.Int64Traits.BytesRequired(len(values)))
-	for i, out := 0, arrow.Int64Traits.CastFromBytes(buf.Bytes()); i < len(values); i++ {
-		out[i] = int64(values[i])
-	}
-	return widened(mem, a, to, buf)
-}
-
-func widenFloats(mem memory.Allocator, a arrow.Array, to arrow.DataType, values []float32) arrow.Array {
-	buf := memory.NewResizableBuffer(mem)
-	defer buf.Release()
-	buf.Resize(arrow.Float64Traits.BytesRequired(len(values)))
-	for i, out := 0, arrow.Float64Traits.CastFromBytes(buf.Bytes()); i < len(values); i++ {
-		out[i] = float64(values[i])
-	}
-	return widened(mem, a, to, buf)
-}
-
-// widened makes an array of new values with the nulls of a, whose values may begin at an offset.
-func widened(mem memory.Allocator, a arrow.Array, to arrow.DataType, values *memory.Buffer) arrow.Array {
-	var nulls *memory.Buffer
-	if a.NullN() > 0 {
-		nulls = memory.NewResizableBuffer(mem)
-		defer nulls.Release()
-		nulls.Resize((a.Len() + 7) / 8)
-		clear(nulls.Bytes())
-		for i := range a.Len() {
-			if a.IsValid(i) {
-				nulls.Bytes()[i/8] |= 1 << (i % 8)
-			}
-		}
-	}
-	d := array.NewData(to, a.Len(), []*memory.Buffer{nulls, values}, nil, a.NullN(), 0)
-	defer d.Release()
-	return array.MakeFromData(d)
 }

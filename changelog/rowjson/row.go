@@ -35,12 +35,13 @@ type field struct {
 
 // plan says where the fields are in the rows of one schema.
 type plan struct {
-	ordinals   []int  // one a field; -1: not there
-	widen      []bool // one a field; float to double
-	sequential bool   // the ordinals ascend: values are rendered as they are read
+	ordinals   []int                 // one a field; -1: not there
+	promote    []changelog.Promotion // one a field
+	sequential bool                  // the ordinals ascend: values are rendered as they are read
 }
 
-// NewEncoder returns an Encoder for the tables's history of schemas. Error: ErrColumn.
+// NewEncoder returns an Encoder for the tables's history of schemas. Errors: ErrColumn; changelog.ErrIncompatible, the
+// history changes a column's type by no promotion.
 func NewEncoder(history changelog.Schemas, o Options) (*Encoder, error) {
 	current := history.Current()
 	for _, name := range o.Columns {
@@ -66,13 +67,16 @@ func NewEncoder(history changelog.Schemas, o Options) (*Encoder, error) {
 		e.fields[i] = field{label: append(AppendString(label, c.Name), ':'), typ: c.Type, id: c.ID}
 	}
 	for i, s := range history {
-		e.plans[i] = e.planOf(s)
+		var err error
+		if e.plans[i], err = e.planOf(s); err != nil {
+			return nil, err
+		}
 	}
 	return e, nil
 }
 
-func (e *Encoder) planOf(s *changelog.Schema) plan {
-	p := plan{ordinals: make([]int, len(e.fields)), widen: make([]bool, len(e.fields)), sequential: true}
+func (e *Encoder) planOf(s *changelog.Schema) (plan, error) {
+	p := plan{ordinals: make([]int, len(e.fields)), promote: make([]changelog.Promotion, len(e.fields)), sequential: true}
 	last := -1
 	for i, f := range e.fields {
 		o := s.OrdinalOf(f.id)
@@ -80,11 +84,14 @@ func (e *Encoder) planOf(s *changelog.Schema) plan {
 		if o < 0 {
 			continue
 		}
-		p.widen[i] = s.Columns[o].Type.Kind == changelog.Float && f.typ.Kind == changelog.Double
+		var err error
+		if p.promote[i], err = changelog.PromotionOf(s.Columns[o].Type, f.typ); err != nil {
+			return plan{}, fmt.Errorf("schema %d, column %q: %w", s.ID, s.Columns[o].Name, err)
+		}
 		p.sequential = p.sequential && o > last
 		last = o
 	}
-	return p
+	return p, nil
 }
 
 // AppendRow appends r, a row of any schema of the table, as an object. Error: changelog.ErrCorrupt.
@@ -113,7 +120,7 @@ func (e *Encoder) AppendRow(dst []byte, r changelog.Row) ([]byte, error) {
 				}
 			}
 		}
-		if dst, err = e.appendField(dst, i, v, p.widen[i]); err != nil {
+		if dst, err = e.appendField(dst, i, v, p.promote[i]); err != nil {
 			return dst, err
 		}
 	}
@@ -137,16 +144,19 @@ func (e *Encoder) appendShuffled(dst []byte, p *plan, rr *changelog.RowReader) (
 		if o := p.ordinals[i]; o >= 0 {
 			v = values[o]
 		}
-		if dst, err = e.appendField(dst, i, v, p.widen[i]); err != nil {
+		if dst, err = e.appendField(dst, i, v, p.promote[i]); err != nil {
 			return dst, err
 		}
 	}
 	return append(dst, '}'), nil
 }
 
-func (e *Encoder) appendField(dst []byte, i int, v changelog.Value, widen bool) ([]byte, error) {
-	if widen && !v.Null {
-		v = changelog.DoubleValue(float64(v.Float()))
+func (e *Encoder) appendField(dst []byte, i int, v changelog.Value, promote changelog.Promotion) ([]byte, error) {
+	if promote != nil && !v.Null {
+		var err error
+		if v, err = promote(v); err != nil {
+			return dst, err
+		}
 	}
 	f := &e.fields[i]
 	return AppendValue(append(dst, f.label...), f.typ, v)
@@ -159,7 +169,7 @@ func (e *Encoder) AppendValues(dst []byte, values []changelog.Value) ([]byte, er
 	dst = append(dst, '{')
 	var err error
 	for i := range e.fields {
-		if dst, err = e.appendField(dst, i, values[p.ordinals[i]], false); err != nil {
+		if dst, err = e.appendField(dst, i, values[p.ordinals[i]], nil); err != nil {
 			return dst, err
 		}
 	}
