@@ -392,10 +392,19 @@ func (f *Flusher) ready(ctx context.Context, entry *state.Table) error {
 			return err
 		}
 	}
-	if len(f.lake.Schemas()) >= len(entry.Schemas) {
+	return f.syncSchemas(ctx, entry.Schemas)
+}
+
+// syncSchemas gives both stores the schemas of history that they lack (P3: under our epoch).
+func (f *Flusher) syncSchemas(ctx context.Context, history changelog.Schemas) error {
+	if f.lake.InStep(len(history)) {
 		return nil
 	}
-	if err := f.lake.SyncSchemas(ctx, entry.Schemas); err != nil {
+	err := f.lake.SyncSchemasUnder(ctx, history, f.epoch)
+	if errors.Is(err, table.ErrFenced) {
+		return fmt.Errorf("%w: %w", state.ErrFenced, err)
+	}
+	if err != nil {
 		return err
 	}
 	return f.reload(ctx)

@@ -39,6 +39,11 @@ func (f *Flusher) recover(ctx context.Context) error {
 	if err := f.compare(ctx); err != nil {
 		return err
 	}
+	// A crash between the two commits of a schema has left the base store one ahead: Amoro's readers would commit what
+	// the change store lacks, so that it is not left to the next flush.
+	if err := f.syncSchemas(ctx, f.lake.Schemas()); err != nil {
+		return fmt.Errorf("recover %s: %w", f.name, err)
+	}
 	f.recovered = true
 	return nil
 }

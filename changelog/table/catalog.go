@@ -414,7 +414,24 @@ func (c *Catalog) tableOf(ctx context.Context, id ident, base loaded) (*Table, e
 		return nil, fmt.Errorf("change store of %s: %w", name, err)
 	}
 	t.change = &Store{table: t, id: changeID, kind: mixed.StoreChange, loaded: change}
-	return t, nil
+	if len(change.metadata.Schemas()) > len(t.schemas) {
+		// A schema came between the two: rows of the change store must not be read without its columns.
+		return c.loadNewer(ctx, t)
+	}
+	return t, t.checkSchemas()
+}
+
+// loadNewer completes t, whose base store was loaded before a schema that its change store has, with the base store as it
+// is now: a base store gets its schemas first. Its files stay those of before, for no change file must be missed.
+func (c *Catalog) loadNewer(ctx context.Context, t *Table) (*Table, error) {
+	base, err := c.backend.load(ctx, t.id)
+	if err != nil {
+		return nil, err
+	}
+	if t.schemas, err = schemasOf(base.metadata); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.id, err)
+	}
+	return t, t.checkSchemas()
 }
 
 // Register takes an Iceberg table that was written elsewhere into the catalog, under a name, by its newest metadata file. A keyed

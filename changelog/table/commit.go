@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -297,6 +298,9 @@ func (s *Store) syncSchema(ctx context.Context, want *changelog.Schema, p plan) 
 		}
 		if len(md.Schemas()) != schema.ID {
 			return edit{}, fmt.Errorf("the table has %d schemas: %w", len(md.Schemas()), ErrUnsupported)
+		}
+		if again := slices.IndexFunc(md.Schemas(), schema.Equals); again >= 0 { // would become current in place of a new one
+			return edit{}, fmt.Errorf("it is schema %d again, which Iceberg does not keep twice: %w", md.Schemas()[again].ID, ErrUnsupported)
 		}
 		return edit{updates: []ice.Update{ice.NewAddSchemaUpdate(schema), ice.NewSetCurrentSchemaUpdate(-1)}}, nil
 	}

@@ -104,6 +104,31 @@ func schemasOf(md ice.Metadata) (changelog.Schemas, error) {
 	return history, nil
 }
 
+// checkSchemas holds the schemas of the two stores against each other: the base store has at most one more, which a crash
+// between the two commits leaves and the next SyncSchemas mends (spec/mixed-format.md 1.4). Error: ErrUnsupported.
+func (t *Table) checkSchemas() error {
+	if t.change == nil {
+		return nil
+	}
+	have := t.change.loaded.metadata.Schemas()
+	if n := len(t.schemas) - len(have); n < 0 || n > 1 {
+		return fmt.Errorf("%s has %d schemas and its change store %s %d: the base store may be one ahead, no more; "+
+			"repeat the schema changes that the shorter list lacks there, one at a time: %w", t.id, len(t.schemas), t.change.id, len(have), ErrUnsupported)
+	}
+	for _, s := range have {
+		if s.ID >= len(t.schemas) || !sameSchema(s, icebergSchema(t.schemas[s.ID], false)) {
+			return fmt.Errorf("schema %d of %s differs from that of its change store %s: drop the change of the one that is wrong, "+
+				"or restore both from before it: %w", s.ID, t.id, t.change.id, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// InStep reports whether both stores have n schemas at least, and the same number of them.
+func (t *Table) InStep(n int) bool {
+	return len(t.schemas) >= n && (t.change == nil || len(t.change.loaded.metadata.Schemas()) == len(t.schemas))
+}
+
 func changelogSchema(s *iceberg.Schema, key []string) (*changelog.Schema, error) {
 	columns, err := changelogColumns(s.Fields())
 	if err != nil {
