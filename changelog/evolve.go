@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 var (
@@ -86,7 +87,7 @@ func (n *Schema) alter(s *Schema, e *Evolution) error {
 		if err != nil {
 			return err
 		}
-		c.Name, c.Doc = to, fmt.Sprintf("named %q before schema %d", name, n.ID)
+		c.Name, c.Doc = to, renamedDoc(c.Doc, name, n.ID)
 	}
 	for _, name := range e.Optional {
 		c, err := find("make optional", name, false)
@@ -101,6 +102,15 @@ func (n *Schema) alter(s *Schema, e *Evolution) error {
 		}
 	}
 	return nil
+}
+
+// renamedDoc returns a column's doc with a note of its former name, the last one only.
+func renamedDoc(doc, old string, id SchemaID) string {
+	const note = "(formerly "
+	if i := strings.LastIndex(doc, note); i >= 0 {
+		doc = doc[:i]
+	}
+	return strings.TrimSpace(doc + " " + note + fmt.Sprintf("%q, before schema %d)", old, id))
 }
 
 // order puts the columns in the order of names, unless it is nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"firn/changelog"
 	"firn/ingest/decode"
@@ -17,12 +18,17 @@ type binding struct {
 	mapping  *decode.Mapping
 	rejected *decode.Rejected // why the shape does not fit the table; nil: it does
 	history  int              // how many schemas the table had then
+	again    int64            // when a rejected shape is tried again, µs: it may not be the schemas alone that it waits for
 
 	restricted bool // some rows have partition values that the lake cannot take
 
 	holes       map[int][]int                                // see columns
 	projections map[changelog.SchemaID]*changelog.Projection // from older and newer schemas to schema
 }
+
+// retryRejected is how long a shape stays rejected that the table's schemas have not changed for. What the lake refuses
+// (a wider key) may be allowed when its files are rewritten.
+const retryRejected = 10 * time.Second
 
 // maxBindings bounds what a worker remembers of shapes that do not come any more.
 const maxBindings = 1000
@@ -31,7 +37,7 @@ const maxBindings = 1000
 func (w *worker) bind(ctx context.Context, shape *decode.Shape) (*binding, error) {
 	b := w.bindings[shape]
 	if b != nil && b.rejected != nil {
-		if now := w.table.current.Load(); now != nil && len(now.Schemas) != b.history {
+		if now := w.table.current.Load(); w.now >= b.again || now != nil && len(now.Schemas) != b.history {
 			b = nil // it may fit now
 		}
 	}
@@ -51,7 +57,7 @@ func (w *worker) rebind(ctx context.Context, shape *decode.Shape) (*binding, err
 	t, mapping, err := w.table.plan(ctx, w.log, shape, w.target.Plan, topic, w.target.merges)
 	b := &binding{shape: shape, table: t, mapping: mapping}
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
-		b.rejected = rejected
+		b.rejected, b.again = rejected, w.now+retryRejected.Microseconds()
 		if now := w.table.current.Load(); now != nil {
 			b.history = len(now.Schemas)
 		}
@@ -82,10 +88,15 @@ func (b *binding) columns(of int) []int {
 	}
 	written := make([]bool, len(b.schema.Columns))
 	for i := range b.shape.Columns {
-		written[b.mapping.Ordinal(i)] = true
+		if o := b.mapping.Ordinal(i); o >= 0 {
+			written[o] = true
+		}
 	}
-	name, ordinal := b.shape.Columns[of].Name, b.mapping.Ordinal(of)
-	all := []int{ordinal}
+	name := b.mapping.Name(of)
+	var all []int // none if the column is dropped
+	if o := b.mapping.Ordinal(of); o >= 0 {
+		all = append(all, o)
+	}
 	for o, c := range b.schema.Columns {
 		if !written[o] && (c.Name == name || strings.HasPrefix(c.Name, name+"__")) {
 			all = append(all, o)

@@ -76,7 +76,7 @@ type Tables interface {
 	Create(ctx context.Context, name string, schema *changelog.Schema, t Topic) (*Table, error)
 
 	// AddSchema makes s, whose id is the length of the table's history, the table's current schema, durably.
-	// Error: ErrTableChanged, the history has grown.
+	// Errors: ErrTableChanged, the history has grown; a *decode.Rejected, the lake cannot take it.
 	AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*Table, error)
 
 	// AddTopic records, durably, that t feeds the table, too.

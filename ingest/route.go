@@ -89,6 +89,9 @@ func (r *Route) Validate() error {
 	if err := r.Decode.Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := r.Plan.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("route %q: %w", r.Topic, err)
 	}

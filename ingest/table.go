@@ -91,12 +91,20 @@ func (t *table) plan(ctx context.Context, log Log, shape *decode.Shape, o decode
 		if next == nil {
 			return t.current.Load(), mapping, nil
 		}
+		if now != nil {
+			if err := now.Schemas.Follows(next); err != nil {
+				return nil, nil, &decode.Rejected{Reason: decode.ReasonEvolutionBlocked, Detail: err.Error()}
+			}
+		}
 		made, err := t.changeLocked(ctx, now, next, topic)
 		if errors.Is(err, ErrTableExists) || errors.Is(err, ErrTableChanged) {
 			continue
 		}
 		if errors.Is(err, ErrTableUnfit) {
 			return nil, nil, &decode.Rejected{Reason: reasonTableUnfit, Detail: err.Error()}
+		}
+		if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
+			return nil, nil, rejected
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("change schema of %s: %w", t.name, err)

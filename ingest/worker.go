@@ -79,6 +79,7 @@ func (r *runner) newWorker(s Stream) (*worker, error) {
 		runner: r, log: r.pipeline.log, opts: &r.pipeline.opts, stream: s, part: part, id: part.Stream(r.source.Name()),
 		target: t, table: r.pipeline.table(t.table), decoder: decode.New(t.Decode), state: r.state(part), bindings: map[*decode.Shape]*binding{},
 	}
+	w.decoder.SetPlan(t.Plan)
 	if !t.KeepRepeats {
 		w.filter = newIdentities(r.window)
 	}

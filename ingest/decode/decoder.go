@@ -52,6 +52,10 @@ func New(o Options) *Decoder {
 	return d
 }
 
+// SetPlan tells how the table may change, before the first record. It matters to messages without a schema only: columns
+// that have been or may be renamed or dropped are theirs only if they have them.
+func (d *Decoder) SetPlan(o PlanOptions) { d.loose.plan, d.loose.stale = o, true }
+
 // SetTable tells the table that the topic's events go to, before the first record and after each change of it. It
 // matters to messages without a schema only: they are read by the table's columns.
 func (d *Decoder) SetTable(s *changelog.Schema) {

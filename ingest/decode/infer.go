@@ -14,6 +14,7 @@ import (
 // part of how others are read, unless the table takes it up.
 type loose struct {
 	table      *changelog.Schema
+	plan       PlanOptions
 	stale      bool // base and candidates are to be made anew
 	candidates map[string][]candidate
 	base       *record
@@ -45,7 +46,7 @@ func (l *loose) guess() *record {
 // rebuild makes the base from the hints and the table.
 func (d *Decoder) rebuildLoose() {
 	l := &d.loose
-	*l = loose{table: l.table, candidates: map[string][]candidate{}, base: &record{}}
+	*l = loose{table: l.table, plan: l.plan, candidates: map[string][]candidate{}, base: &record{}}
 	for _, h := range d.o.Hints {
 		v, err := compileHint(h, d.from, d.holes)
 		if err != nil {
@@ -58,17 +59,26 @@ func (d *Decoder) rebuildLoose() {
 	}
 	if l.table != nil {
 		for _, c := range l.table.Columns {
-			name := sourceName(l.table, c)
-			for _, v := range (compiler{d.from, d.holes}).ofTable(c.Type) {
-				l.candidates[name] = append(l.candidates[name], candidate{v, false})
-				if _, ok := l.base.index[name]; !ok {
-					l.base.add(name, v, false)
-				}
-			}
+			l.addColumn(sourceName(l.table, c), (compiler{d.from, d.holes}).ofTable(c.Type))
 		}
 	}
 	l.base.extra = len(l.base.fields)
 	l.last = l.base
+}
+
+// addColumn adds the ways to read a column of the table. One that is declared to be renamed is read alike under all its
+// names; it, and one that is to be dropped, is part of the rows of messages that have it, not of others.
+func (l *loose) addColumn(name string, ways []*conv) {
+	others := l.plan.renamed(name)
+	inBase := len(others) == 0 && !slices.Contains(l.plan.Drops, name)
+	for _, v := range ways {
+		for _, n := range append(others, name) {
+			l.candidates[n] = append(l.candidates[n], candidate{v, false})
+		}
+		if _, ok := l.base.index[name]; !ok && inBase {
+			l.base.add(name, v, false)
+		}
+	}
 }
 
 // ofTable returns how a value that a table has as t may be written. Times as numbers are left out: a number does not tell

@@ -13,7 +13,8 @@ type Mapping struct {
 	columns  []mapped // one a column of the table
 	key      []mapped // one a key column of the table, in its key's order; from: place in the event's key
 	keyTypes []*changelog.Type
-	ordinals []int // of the table, one a column of the shape
+	ordinals []int    // of the table, one a column of the shape; -1: it is dropped
+	names    []string // in the table, one a column of the shape
 
 	values, keyValues []changelog.Value
 	scratch           []byte
@@ -31,7 +32,11 @@ type converter func(scratch *[]byte, v changelog.Value) changelog.Value
 // Schema returns the schema of the rows.
 func (m *Mapping) Schema() *changelog.Schema { return m.schema }
 
-// Ordinal returns the table's column for a column of the shape: where a placeholder is to be filled in.
+// Name returns what a column of the shape is called in the table, whatever its type: renames are declared.
+func (m *Mapping) Name(column int) string { return m.names[column] }
+
+// Ordinal returns the table's column for a column of the shape: where a placeholder is to be filled in; -1: the table
+// does not have it any more.
 func (m *Mapping) Ordinal(column int) int { return m.ordinals[column] }
 
 // Values turns the values of an image into one Value for each column of the table. They are valid until the next call of

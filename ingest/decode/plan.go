@@ -3,6 +3,7 @@ package decode
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,6 +23,58 @@ type PlanOptions struct {
 	// KeepReducedScale keeps writing decimals whose scale shrinks to the column that they had, where no digit can be
 	// lost. Default false: they get a column of their own.
 	KeepReducedScale bool
+	// Renames declares that the source has renamed columns, from the old name to the new one. The table's column is
+	// renamed at the first event that has the new name and lacks the old one; events with the old name, which may come
+	// later still, are written to it. Without it a rename is a new column beside the old one. Not for key columns.
+	Renames map[string]string
+	// Drops names columns that the source no longer has. The table's column, with those for other types that it has had,
+	// goes at the first event that lacks it; events that have it still lose the value. Without it the column stays,
+	// null in later rows. Not for key columns.
+	Drops []string
+}
+
+// Validate reports all that is wrong with o.
+func (o *PlanOptions) Validate() error {
+	var errs []error
+	to := map[string]string{}
+	for _, old := range slices.Sorted(maps.Keys(o.Renames)) {
+		name := old
+		for range o.Renames {
+			if name = o.Renames[name]; name == old {
+				errs = append(errs, fmt.Errorf("renames: %q would become itself: name only the way to its present name", old))
+			}
+		}
+		target := o.Renames[old]
+		switch other, taken := to[target]; {
+		case old == "" || target == "" || len(target) > maxName:
+			errs = append(errs, fmt.Errorf("renames: %q to %q: a name has 1 to %d bytes", old, target, maxName))
+		case taken:
+			errs = append(errs, fmt.Errorf("renames: both %q and %q become %q", other, old, target))
+		}
+		to[target] = old
+	}
+	for _, name := range o.Drops {
+		if _, renamed := o.Renames[name]; renamed || to[name] != "" || name == "" {
+			errs = append(errs, fmt.Errorf("drops: %q is empty or in renames, too", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// renamed returns the names that a column has had or will have, by the declared renames, its present one not included.
+func (o *PlanOptions) renamed(name string) []string {
+	var all []string
+	for next, ok := o.Renames[name]; ok && len(all) < len(o.Renames); next, ok = o.Renames[next] {
+		all = append(all, next)
+	}
+	for range o.Renames {
+		for old, to := range o.Renames {
+			if (to == name || slices.Contains(all, to)) && old != name && !slices.Contains(all, old) {
+				all = append(all, old)
+			}
+		}
+	}
+	return all
 }
 
 // The limits of 4.4.
@@ -69,9 +122,18 @@ type planner struct {
 	shape   *Shape
 	current *changelog.Schema
 
-	targets []string // the name of each shape column's column in the table
-	add     []changelog.Column
-	widen   map[string]*changelog.Type
+	names   []string // of the current columns, after the step; "": dropped
+	bases   []string // the name of each shape column in the table, whatever its type
+	targets []string // the name of the column that holds its values now; "": none does
+	step    changelog.Evolution
+}
+
+// ordinal returns the place of the current column that is called name after the step, or -1.
+func (p *planner) ordinal(name string) int { return slices.Index(p.names, name) }
+
+// lacks reports whether the shape has no column called name.
+func (p *planner) lacks(name string) bool {
+	return !slices.ContainsFunc(p.shape.Columns, func(c Column) bool { return c.Name == name })
 }
 
 func (p *planner) checkNames() *Rejected {
@@ -148,6 +210,11 @@ func (p *planner) create() (*changelog.Schema, *Rejected) {
 	var columns []changelog.Column
 	for i, c := range p.shape.Columns {
 		t := c.Type
+		p.bases = append(p.bases, c.Name)
+		if !p.isKey(i) && slices.Contains(p.o.Drops, c.Name) {
+			p.targets = append(p.targets, "")
+			continue
+		}
 		if p.isKey(i) {
 			switch {
 			case t.Nested() || t.Kind == changelog.Float || t.Kind == changelog.Double:
@@ -175,29 +242,76 @@ func (p *planner) evolve() (*changelog.Schema, *Rejected) {
 	if rej := p.checkKey(); rej != nil {
 		return nil, rej
 	}
-	p.widen = map[string]*changelog.Type{}
-	p.targets = make([]string, len(p.shape.Columns))
+	p.step = changelog.Evolution{Rename: map[string]string{}, Widen: map[string]*changelog.Type{}}
+	p.declared()
+	p.bases, p.targets = make([]string, len(p.shape.Columns)), make([]string, len(p.shape.Columns))
 	for i := range p.shape.Columns {
 		if rej := p.column(i); rej != nil {
 			return nil, rej
 		}
 	}
-	if len(p.add) == 0 && len(p.widen) == 0 {
+	e := &p.step
+	if len(e.Add)+len(e.Widen)+len(e.Rename)+len(e.Drop)+len(e.Optional) == 0 {
 		return p.current, nil
 	}
 	switch {
-	case len(p.add) > 0 && p.o.NoNewColumns:
-		return nil, reject(ReasonEvolutionBlocked, "new column %s", quote([]byte(p.add[0].Name)))
-	case len(p.add) > maxNewColumns:
-		return nil, reject(ReasonSchemaLimit, "%d new columns at once", len(p.add))
-	case len(p.add)+len(p.current.Columns) > maxColumns:
-		return nil, reject(ReasonSchemaLimit, "%d columns", len(p.add)+len(p.current.Columns))
+	case len(e.Add) > 0 && p.o.NoNewColumns:
+		return nil, reject(ReasonEvolutionBlocked, "new column %s", quote([]byte(e.Add[0].Name)))
+	case len(e.Add) > maxNewColumns:
+		return nil, reject(ReasonSchemaLimit, "%d new columns at once", len(e.Add))
+	case len(e.Add)+len(p.current.Columns)-len(e.Drop) > maxColumns:
+		return nil, reject(ReasonSchemaLimit, "%d columns", len(e.Add)+len(p.current.Columns)-len(e.Drop))
 	}
-	next, err := p.current.Evolve(p.add, p.widen)
+	next, err := p.current.Apply(*e)
 	if err != nil {
 		return nil, reject(ReasonEvolutionBlocked, "%v", err)
 	}
 	return next, nil
+}
+
+// declared plans what the options declare, and makes optional what a table that was made elsewhere has required: a deleted
+// row may be known by its key alone, and a column may go (D8). It gives the current columns their names.
+func (p *planner) declared() {
+	p.names = make([]string, len(p.current.Columns))
+	for i, c := range p.current.Columns {
+		p.names[i] = c.Name
+		if c.Required && !slices.Contains(p.current.Key, c.ID) {
+			p.step.Optional = append(p.step.Optional, c.Name)
+		}
+	}
+	for _, old := range slices.Sorted(maps.Keys(p.o.Renames)) {
+		name := p.o.Renames[old]
+		if o := p.current.Ordinal(old); o < 0 || p.current.Ordinal(name) >= 0 || p.lacks(name) || !p.lacks(old) {
+			continue
+		}
+		for i, c := range p.current.Columns { // the column, and those for other types that it has had
+			if to := name + strings.TrimPrefix(c.Name, old); sourceName(p.current, c) == old && p.current.Ordinal(to) < 0 {
+				p.step.Rename[c.Name], p.names[i] = to, to
+			}
+		}
+	}
+	for i, c := range p.current.Columns {
+		name := sourceName(p.current, c)
+		if slices.Contains(p.o.Drops, name) && p.lacks(name) && !slices.Contains(p.current.Key, c.ID) {
+			p.step.Drop, p.names[i] = append(p.step.Drop, c.Name), ""
+		}
+	}
+	p.step.Optional = slices.DeleteFunc(p.step.Optional, func(name string) bool { return slices.Contains(p.step.Drop, name) })
+}
+
+// base returns the name in the table of a column that an event calls name.
+func (p *planner) base(name string) string {
+	for to, n := name, 0; n <= len(p.o.Renames); n++ {
+		if p.ordinal(to) >= 0 {
+			return to
+		}
+		next, ok := p.o.Renames[to]
+		if !ok || !p.lacks(next) {
+			break
+		}
+		to = next
+	}
+	return name
 }
 
 func (p *planner) checkKey() *Rejected {
@@ -209,6 +323,12 @@ func (p *planner) checkKey() *Rejected {
 	for _, o := range p.shape.Key {
 		same = same && slices.Contains(names, p.shape.Columns[o].Name)
 	}
+	for _, old := range names {
+		if to, ok := p.o.Renames[old]; ok && p.lacks(old) && !p.lacks(to) {
+			return reject(ReasonKeyColumnsChanged, "key column %s is now %s: key columns are never renamed; read the topic into a new table",
+				quote([]byte(old)), quote([]byte(to)))
+		}
+	}
 	if !same {
 		return reject(ReasonKeyColumnsChanged, "the table's key is %q, the event's has %d columns", names, len(p.shape.Key))
 	}
@@ -218,52 +338,121 @@ func (p *planner) checkKey() *Rejected {
 // column finds or plans the table's column for a column of the shape.
 func (p *planner) column(i int) *Rejected {
 	c := p.shape.Columns[i]
-	p.targets[i] = c.Name
-	o := p.current.Ordinal(c.Name)
-	if o < 0 {
-		p.add = append(p.add, changelog.Column{Name: c.Name, Type: c.Type})
-		return nil
+	p.bases[i] = c.Name
+	if !p.isKey(i) {
+		p.bases[i] = p.base(c.Name)
 	}
-	to := p.current.Columns[o].Type
-	if p.isKey(i) {
-		switch {
-		case p.fits(c.Type, to) || c.Type.Kind == changelog.UUID && to.Kind == changelog.String:
-		case c.Type.Kind == changelog.Long && to.Kind == changelog.Int:
-			p.widen[c.Name] = c.Type
-		default:
-			return reject(ReasonKeyColumnsChanged, "key column %s is %s, the table has %s", quote([]byte(c.Name)), c.Type, to)
+	p.targets[i] = p.bases[i]
+	o := p.ordinal(p.bases[i])
+	switch {
+	case o >= 0 && p.isKey(i):
+		return p.keyColumn(c, o)
+	case o >= 0:
+		if ok, rej := p.fitsOrWidens(c, o); ok || rej != nil {
+			return rej
 		}
-		return nil
+		return p.variant(i)
+	case !p.isKey(i) && slices.Contains(p.o.Drops, c.Name):
+		p.targets[i] = ""
+	default:
+		p.step.Add = append(p.step.Add, changelog.Column{Name: p.bases[i], Type: c.Type})
 	}
+	return nil
+}
+
+func (p *planner) keyColumn(c Column, o int) *Rejected {
+	to := p.current.Columns[o].Type
+	switch {
+	case p.fits(c.Type, to) || c.Type.Kind == changelog.UUID && to.Kind == changelog.String:
+	case c.Type.Kind == changelog.Long && to.Kind == changelog.Int:
+		p.step.Widen[p.current.Columns[o].Name] = c.Type
+	default:
+		return reject(ReasonKeyColumnsChanged, "key column %s is %s, the table has %s", quote([]byte(c.Name)), c.Type, to)
+	}
+	return nil
+}
+
+// fitsOrWidens reports whether the current column at o can hold values of c, as it is or widened.
+func (p *planner) fitsOrWidens(c Column, o int) (bool, *Rejected) {
+	to := p.current.Columns[o].Type
 	if p.fits(c.Type, to) {
-		return nil
+		return true, nil
 	}
-	if to.CanWidenTo(c.Type) {
-		p.widen[c.Name] = c.Type
-		return nil
+	wide, ok := p.union(to, c.Type)
+	if !ok {
+		return false, nil
 	}
-	return p.variant(i)
+	if n := mostMembers(wide); n > maxMembers {
+		return false, reject(ReasonSchemaLimit, "column %s would have a struct of %d members", quote([]byte(c.Name)), n)
+	}
+	p.step.Widen[p.current.Columns[o].Name] = wide
+	return true, nil
+}
+
+// union returns the type that a column of type to is widened to, to hold values of from, too; false: none.
+func (p *planner) union(to, from *changelog.Type) (*changelog.Type, bool) {
+	switch {
+	case p.fits(from, to):
+		return to, true
+	case !to.Nested():
+		return from, to.CanWidenTo(from)
+	case from.Kind != to.Kind || to.Kind == changelog.Map && !to.Fields[0].Type.Equal(from.Fields[0].Type):
+		return nil, false
+	}
+	wide := *to
+	wide.Fields = slices.Clone(to.Fields)
+	for _, f := range from.Fields {
+		i := slices.IndexFunc(wide.Fields, func(c changelog.Column) bool { return c.Name == f.Name })
+		if i < 0 {
+			wide.Fields = append(wide.Fields, f)
+			continue
+		}
+		t, ok := p.union(wide.Fields[i].Type, f.Type)
+		if !ok {
+			return nil, false
+		}
+		wide.Fields[i].Type = t
+	}
+	return &wide, true
+}
+
+// mostMembers returns the number of members of the largest struct in a type.
+func mostMembers(t *changelog.Type) int {
+	n := 0
+	if t.Kind == changelog.Struct {
+		n = len(t.Fields)
+	}
+	for _, f := range t.Fields {
+		n = max(n, mostMembers(f.Type))
+	}
+	return n
 }
 
 // variant finds or plans the column <name>__<type>, for values that the column called name cannot hold.
 func (p *planner) variant(i int) *Rejected {
 	c := p.shape.Columns[i]
 	for n := 1; n <= maxVariants; n++ {
-		name := variantName(c.Name, c.Type, n)
+		name := variantName(p.bases[i], c.Type, n)
 		if rej := checkName(name); rej != nil {
 			return rej
 		}
-		if slices.ContainsFunc(p.shape.Columns, func(o Column) bool { return o.Name == name }) {
+		if !p.lacks(name) {
 			return reject(ReasonNameCollision, "column %s, which is now %s, needs the name of another", quote([]byte(c.Name)), c.Type)
 		}
 		p.targets[i] = name
-		o := p.current.Ordinal(name)
+		o := p.ordinal(name)
 		if o < 0 {
-			p.add = append(p.add, changelog.Column{Name: name, Type: c.Type})
+			p.step.Add = append(p.step.Add, changelog.Column{Name: name, Type: c.Type})
 			return nil
 		}
-		if p.fits(c.Type, p.current.Columns[o].Type) {
-			return nil
+		if !c.Type.Nested() { // the name tells the type
+			if p.fits(c.Type, p.current.Columns[o].Type) {
+				return nil
+			}
+			continue
+		}
+		if ok, rej := p.fitsOrWidens(c, o); ok || rej != nil {
+			return rej
 		}
 	}
 	return reject(ReasonEvolutionBlocked, "column %s has had %d types of the kind %s", quote([]byte(c.Name)), maxVariants, c.Type.Kind)
@@ -330,11 +519,15 @@ func (p *planner) fits(from, to *changelog.Type) bool {
 }
 
 func (p *planner) mapping(s *changelog.Schema) (*Mapping, error) {
-	m := &Mapping{schema: s, columns: make([]mapped, len(s.Columns)), ordinals: make([]int, len(p.shape.Columns))}
+	m := &Mapping{schema: s, columns: make([]mapped, len(s.Columns)), ordinals: make([]int, len(p.shape.Columns)), names: p.bases}
 	for i := range m.columns {
 		m.columns[i].from = -1
 	}
 	for i, name := range p.targets {
+		m.ordinals[i] = -1
+		if name == "" {
+			continue
+		}
 		o := s.Ordinal(name)
 		if o < 0 || m.columns[o].from >= 0 {
 			return nil, errors.New("decode: plan has lost a column") // not possible

@@ -70,6 +70,58 @@ func show(s *changelog.Schema) string {
 	return strings.Join(words, " ")
 }
 
+func renames(pairs ...string) PlanOptions {
+	o := PlanOptions{Renames: map[string]string{}}
+	for i := 0; i < len(pairs); i += 2 {
+		o.Renames[pairs[i]] = pairs[i+1]
+	}
+	return o
+}
+
+func drops(names ...string) PlanOptions { return PlanOptions{Drops: names} }
+
+// TestPlanOptional: what a table from elsewhere has required, beside its key, is optional before a row of ours is in it.
+func TestPlanOptional(t *testing.T) {
+	_, s, err := Plan(nil, shapeFrom(t, "id! long a int b string"), PlanOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Columns[1].Required, s.Columns[2].Required = true, true
+	m, next, err := Plan(s, shapeFrom(t, "id! long a int"), drops("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := show(next); got != "id! long a int" {
+		t.Errorf("%s", got)
+	}
+	if _, again, err := Plan(next, shapeFrom(t, "id! long a int b string"), drops("b")); err != nil || again != nil {
+		t.Errorf("again: %v, %v", show(again), err)
+	}
+	if m.Name(1) != "a" || m.Ordinal(1) != 1 {
+		t.Errorf("column a is %s at %d", m.Name(1), m.Ordinal(1))
+	}
+}
+
+func TestPlanOptionsValidate(t *testing.T) {
+	for _, c := range []struct {
+		o    PlanOptions
+		want string
+	}{
+		{o: PlanOptions{Renames: map[string]string{"a": "b", "b": "c"}, Drops: []string{"d"}}},
+		{o: renames("a", "b", "b", "a"), want: "would become itself"},
+		{o: renames("a", "a"), want: "would become itself"},
+		{o: renames("a", "c", "b", "c"), want: "both"},
+		{o: renames("a", ""), want: "1 to 255 bytes"},
+		{o: PlanOptions{Renames: map[string]string{"a": "b"}, Drops: []string{"b"}}, want: "drops"},
+		{o: PlanOptions{Renames: map[string]string{"a": "b"}, Drops: []string{"a"}}, want: "drops"},
+	} {
+		err := c.o.Validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.o, err, c.want)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	long := strings.Repeat("n", 256)
 	for _, c := range []struct {
@@ -112,12 +164,36 @@ func TestPlan(t *testing.T) {
 		{name: "long to decimal", current: "id! long a long", event: "id! long a decimal(20,0)", want: "id! long a long a__decimal_20_0 decimal(20,0)"},
 		{name: "scalar to list", current: "id! long a int", event: "id! long a list<int>", want: "id! long a int a__list list<int>"},
 		{name: "list element narrower", current: "id! long a list<long>", event: "id! long a list<int>", want: "unchanged"},
-		{name: "list element wider", current: "id! long a list<int>", event: "id! long a list<long>", want: "id! long a list<int> a__list list<long>"},
+		{name: "list element wider", current: "id! long a list<int>", event: "id! long a list<long>", want: "id! long a list<long>"},
 		{name: "list again wider", current: "id! long a list<int> a__list list<long>", event: "id! long a list<string>", want: "id! long a list<int> a__list list<long> a__list_2 list<string>"},
 		{name: "struct member gone", current: "id! long a struct<x:int,y:string>", event: "id! long a struct<y:string>", want: "unchanged"},
-		{name: "struct member new", current: "id! long a struct<x:int>", event: "id! long a struct<x:int,y:string>", want: "id! long a struct<x:int> a__struct struct<x:int,y:string>"},
+		{name: "struct member new", current: "id! long a struct<x:int>", event: "id! long a struct<x:int,y:string>", want: "id! long a struct<x:int,y:string>"},
+		{name: "struct, both ways", current: "id! long a struct<x:long,z:float>", event: "id! long a struct<y:string,x:int,z:double>", want: "id! long a struct<x:long,z:double,y:string>"},
+		{name: "struct member of another type", current: "id! long a struct<x:int>", event: "id! long a struct<x:string>", want: "id! long a struct<x:int> a__struct struct<x:string>"},
+		{name: "list of structs", current: "id! long a list<struct<x:int>>", event: "id! long a list<struct<x:int,y:int>>", want: "id! long a list<struct<x:int,y:int>>"},
+		{name: "map value wider", current: "id! long a map<string,int>", event: "id! long a map<string,long>", want: "id! long a map<string,long>"},
 		{name: "map value", current: "id! long a map<string,long>", event: "id! long a map<string,int>", want: "unchanged"},
 		{name: "map key", current: "id! long a map<long,string>", event: "id! long a map<int,string>", want: "id! long a map<long,string> a__map map<int,string>"},
+
+		{name: "renamed", current: "id! long a int z int", event: "id! long b int z int", o: renames("a", "b"), want: "id! long b int z int"},
+		{name: "renamed and widened", current: "id! long a int", event: "id! long b long", o: renames("a", "b"), want: "id! long b long"},
+		{name: "renamed, of another type", current: "id! long a int", event: "id! long b string", o: renames("a", "b"), want: "id! long b int b__string string"},
+		{name: "renamed, all types of it", current: "id! long a int a__string string", event: "id! long b string", o: renames("a", "b"), want: "id! long b int b__string string"},
+		{name: "renamed, old event", current: "id! long b int", event: "id! long a int", o: renames("a", "b"), want: "unchanged"},
+		{name: "renamed, old event of another type", current: "id! long b int", event: "id! long a string", o: renames("a", "b"), want: "id! long b int b__string string"},
+		{name: "renamed, and a new one of the old name", current: "id! long b int", event: "id! long a string b int", o: renames("a", "b"), want: "id! long b int a string"},
+		{name: "not yet renamed", current: "id! long a int", event: "id! long a int", o: renames("a", "b"), want: "unchanged"},
+		{name: "both there", current: "id! long a int", event: "id! long a int b int", o: renames("a", "b"), want: "id! long a int b int"},
+		{name: "twice renamed", current: "id! long a int", event: "id! long b int", o: renames("a", "b", "b", "c"), want: "id! long b int"},
+		{name: "twice renamed, second", current: "id! long b int", event: "id! long c int", o: renames("a", "b", "b", "c"), want: "id! long c int"},
+		{name: "twice renamed, oldest event", current: "id! long c int", event: "id! long a int", o: renames("a", "b", "b", "c"), want: "unchanged"},
+		{name: "renamed key", current: "id! long a int", event: "key! long a int", o: renames("id", "key"), want: ReasonKeyColumnsChanged},
+		{name: "renamed, new table", event: "id! long b int", o: renames("a", "b"), want: "id! long b int"},
+		{name: "dropped", current: "id! long a int a__string string b int", event: "id! long b int", o: drops("a"), want: "id! long b int"},
+		{name: "dropped, still sent", current: "id! long a int", event: "id! long a int", o: drops("a"), want: "unchanged"},
+		{name: "dropped, old event", current: "id! long b int", event: "id! long a int b int", o: drops("a"), want: "unchanged"},
+		{name: "dropped, new table", event: "id! long a int b int", o: drops("a"), want: "id! long b int"},
+		{name: "dropped key", current: "id! long a int", event: "id! long a int", o: drops("id"), want: "unchanged"},
 
 		{name: "key int to long", current: "id! int", event: "id! long", want: "id! long"},
 		{name: "key long to int", current: "id! long", event: "id! int", want: "unchanged"},
