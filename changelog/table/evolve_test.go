@@ -25,7 +25,7 @@ func evolved(t testing.TB, s *changelog.Schema, e changelog.Evolution) *changelo
 
 // TestLoadAcrossSchema: a schema that comes, with rows of it, between the loading of the two stores is the loaded table's.
 func TestLoadAcrossSchema(t *testing.T) {
-	l, s := newLake(t), users(t)
+	l, s := newLake(t, "sqlite"), users(t)
 	tbl := l.create("db.users", s)
 	l.merged(tbl, s)
 	next := evolved(t, s, changelog.Evolution{Add: []changelog.Column{{Name: "late", Type: changelog.Primitive(changelog.Int)}}})
@@ -71,7 +71,7 @@ func TestSchemasOutOfStep(t *testing.T) {
 		{name: "another", base: []*changelog.Schema{one}, change: []*changelog.Schema{other}, want: "schema 1 of db.users differs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := newLake(t)
+			l := newLake(t, "sqlite")
 			tbl := l.create("db.users", s)
 			for _, more := range c.base {
 				if err := table.AddSchema(t.Context(), tbl.Base(), more); err != nil {
@@ -106,7 +106,7 @@ func TestSchemasOutOfStep(t *testing.T) {
 // TestSchemaAgain: a schema that the table has had is refused before anything is written: Iceberg would not append it to the list,
 // but make the old one current.
 func TestSchemaAgain(t *testing.T) {
-	l, s := newLake(t), users(t)
+	l, s := newLake(t, "sqlite"), users(t)
 	tbl := l.create("db.users", s)
 	names := make([]string, 0, len(s.Columns))
 	for i := range s.Columns {

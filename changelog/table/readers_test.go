@@ -197,7 +197,7 @@ func (m *model) flush(n int) {
 			for i := range v {
 				v[i] = randomValue(m.r, &m.schema.Columns[i])
 			}
-			v[0], v[1] = changelog.Value{I: id}, changelog.Value{B: fmt.Appendf(nil, "v%d", m.seq)}
+			v[m.schema.OrdinalOf(1)], v[m.schema.OrdinalOf(2)] = changelog.Value{I: id}, changelog.Value{B: fmt.Appendf(nil, "v%d", m.seq)}
 			m.pending[id], ins[id] = v, v
 		}
 	}
@@ -275,11 +275,29 @@ func (m *model) expire() {
 	}
 }
 
+// steps are what evolve does, one after another.
+func (m *model) steps() []changelog.Evolution {
+	prim := changelog.Primitive
+	turned := []string(nil)
+	for _, c := range m.schema.Columns {
+		turned = append([]string{c.Name}, turned...)
+	}
+	return []changelog.Evolution{
+		{Add: []changelog.Column{{Name: "more", Type: changelog.ListOf(prim(changelog.Date))}}, Widen: map[string]*changelog.Type{
+			"c_int": prim(changelog.Long), "c_float": prim(changelog.Double), "d1": changelog.DecimalOf(9, 2),
+		}},
+		{Drop: []string{"c_date", "d2"}, Rename: map[string]string{"c_double": "c_float", "c_float": "c_double", "fx": "fixed"}},
+		{Add: []changelog.Column{{Name: "c_date", Type: prim(changelog.String)}}, Order: append(turned, "c_date")},
+		{Widen: map[string]*changelog.Type{
+			"d1": changelog.DecimalOf(30, 2), "ma": changelog.MapOf(prim(changelog.String), changelog.ListOf(prim(changelog.Long))),
+			"st": {Kind: changelog.Struct, Fields: []changelog.Column{{Name: "c", Type: prim(changelog.String)}, {Name: "a", Type: prim(changelog.Long)}}},
+		}, Rename: map[string]string{"more": "much"}},
+	}
+}
+
 func (m *model) evolve() {
 	m.t.Helper()
-	next, err := m.schema.Evolve([]changelog.Column{{Name: "more", Type: changelog.ListOf(changelog.Primitive(changelog.Date))}}, map[string]*changelog.Type{
-		"c_int": changelog.Primitive(changelog.Long), "c_float": changelog.Primitive(changelog.Double), "d1": changelog.DecimalOf(9, 2),
-	})
+	next, err := m.schema.Apply(m.steps()[len(m.history)-1])
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -287,17 +305,20 @@ func (m *model) evolve() {
 	if err := m.tbl.SyncSchemas(m.t.Context(), m.history); err != nil {
 		m.t.Fatal(err)
 	}
-	// Rows before it hold floats; their bits widen. (New slices: the old ones are still in use.)
+	p, err := changelog.NewProjection(m.schema, next)
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	for _, rows := range []map[int64][]changelog.Value{m.rows, m.pending} {
 		for id, v := range rows {
 			if v == nil {
 				continue
 			}
-			v = slices.Clone(v)
-			if o := m.schema.Ordinal("c_float"); !v[o].Null {
-				v[o] = changelog.DoubleValue(float64(v[o].Float()))
+			now, err := p.Values(changelog.AppendRow(nil, m.schema, v))
+			if err != nil {
+				m.t.Fatal(err)
 			}
-			rows[id] = append(v, changelog.NullValue)
+			rows[id] = slices.Clone(now)
 		}
 	}
 	m.schema = next

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -122,6 +123,23 @@ func (t *Table) checkSchemas() error {
 		}
 	}
 	return nil
+}
+
+// OffRoot returns a file whose rows are of one tree node among several, or "": a base file, or a change file that is not
+// merged. What another hash of a key would look for elsewhere.
+func (t *Table) OffRoot(ctx context.Context) (string, error) {
+	for _, s := range t.Stores() {
+		files, err := s.Files(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			if f.Info.Node.Mask > 0 && f.Content == Data && (s.kind == mixed.StoreBase || !t.Merged(f)) {
+				return f.Path, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // InStep reports whether both stores have n schemas at least, and the same number of them.

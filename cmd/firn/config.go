@@ -105,6 +105,9 @@ type RouteConfig struct {
 	Table   string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
 	Keyless string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
 	Key     keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
+
+	Renames map[string]string `yaml:"renames" doc:"old name: new name, of columns that the source has renamed; without it a rename is a new column beside the old one"`
+	Drops   []string          `yaml:"drops" doc:"columns that the source no longer has; without it they stay, null in later rows"`
 }
 
 // keyRoute is `message`, `none` or a list of column names.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"firn/ingest/decode"
 )
 
 // problems gathers all that is wrong with a configuration file, each with its line, so that they are shown at once. What
@@ -295,6 +297,9 @@ func (r RouteConfig) validate(path string, p *problems) {
 	}
 	if r.Keyless != "" {
 		p.oneOf(path+".keyless", r.Keyless, "append", "reject_changes", "full_row")
+	}
+	if err := (&decode.PlanOptions{Renames: r.Renames, Drops: r.Drops}).Validate(); err != nil {
+		p.wrong(path, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }
 

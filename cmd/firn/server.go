@@ -150,7 +150,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 		inputs = append(inputs, in)
 	}
 	s.warnPartitions()
-	tables := ingestTables{s.registry, s.cfg.Table}
+	tables := ingestTables{registry: s.registry, settings: s.cfg.Table, lake: s.catalog, log: s.log}
 	s.pipeline, err = ingest.New(ingestLog{s.store}, tables, inputs, ingest.Options{
 		Logger: s.log, Registerer: s.metrics,
 	})

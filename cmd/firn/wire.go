@@ -9,12 +9,16 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"path"
+	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"firn/changelog"
+	"firn/changelog/mixed"
 	"firn/changelog/table"
 	"firn/ingest"
 	"firn/ingest/decode"
@@ -42,6 +46,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		case "none":
 			route.Key = ingest.KeyNone
 		}
+		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops}
 		if r.Keyless != "" {
 			route.Keyless = keylessRule(r.Keyless)
 		}
@@ -206,6 +211,10 @@ func (l ingestLog) StaleKeys(ctx context.Context, table changelog.TableID) iter.
 type ingestTables struct {
 	registry *state.Registry
 	settings func(table string) TableConfig
+	lake     interface { // of the tables
+		Load(ctx context.Context, name string) (*table.Table, error)
+	}
+	log *slog.Logger
 }
 
 func (t ingestTables) Table(name string) (*ingest.Table, bool) {
@@ -236,6 +245,11 @@ func (t ingestTables) Create(ctx context.Context, name string, schema *changelog
 }
 
 func (t ingestTables) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {
+	if now, ok := t.registry.ByID(id); ok && mixed.Buckets(append(slices.Clone(now.Schemas), s), 2) < mixed.Buckets(now.Schemas, 2) {
+		if err := t.keyMayWiden(ctx, now.Name); err != nil {
+			return nil, err
+		}
+	}
 	changed, err := t.registry.AddSchema(ctx, id, s)
 	if errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %w", ingest.ErrTableChanged, err)
@@ -244,6 +258,36 @@ func (t ingestTables) AddSchema(ctx context.Context, id changelog.TableID, s *ch
 		return nil, err
 	}
 	return ingestTable(changed), nil
+}
+
+// keyMayWiden refuses a key column's wider type, which hashes otherwise, where files are placed by the hash: other writers of the
+// table would look for the rows in other tree nodes (spec/mixed-format.md 4). It waits for a lake that does not answer.
+// Error: *decode.Rejected, ctx's.
+func (t ingestTables) keyMayWiden(ctx context.Context, name string) error {
+	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 10*time.Second) {
+		lake, err := t.lake.Load(ctx, name)
+		if errors.Is(err, table.ErrNotFound) {
+			return nil
+		}
+		var file string
+		if err == nil {
+			file, err = lake.OffRoot(ctx)
+		}
+		switch {
+		case err == nil && file == "":
+			return nil
+		case err == nil:
+			return &decode.Rejected{Reason: decode.ReasonKeyColumnsChanged, Detail: fmt.Sprintf(
+				"a key column would get a wider type, which hashes otherwise, and %s of %s is of one of several tree nodes: read the topic into a "+
+					"new table, or have the files rewritten to the root (%s and %s are 1) and replay", path.Base(file), name, mixed.PropBaseBuckets, mixed.PropChangeBuckets)}
+		}
+		t.log.Warn("wider key column waits for the lake", "table", name, "err", err)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (t ingestTables) AddTopic(ctx context.Context, id changelog.TableID, topic ingest.Topic) (*ingest.Table, error) {

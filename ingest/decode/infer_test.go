@@ -22,6 +22,7 @@ type looseTable struct {
 	t testing.TB
 	d *Decoder
 	s *changelog.Schema
+	o PlanOptions
 }
 
 // add takes one message and shows the row; after a change of the table, its schema too.
@@ -31,7 +32,7 @@ func (l *looseTable) add(r Record) string {
 	if err != nil {
 		return reasonOf(err)
 	}
-	m, next, err := Plan(l.s, ev.Shape, PlanOptions{})
+	m, next, err := Plan(l.s, ev.Shape, l.o)
 	if err != nil {
 		return reasonOf(err)
 	}
@@ -79,6 +80,28 @@ func TestInference(t *testing.T) {
 		}
 		if got := l.add(plain(key, c.after)); got != c.want {
 			t.Errorf("%d, %s:\n%s, want\n%s", i, c.after, got, c.want)
+		}
+	}
+}
+
+// TestDeclaredWithoutSchemas: declared renames and drops work for messages without a schema, whose rows are read by the table's
+// columns under each of their names.
+func TestDeclaredWithoutSchemas(t *testing.T) {
+	o := PlanOptions{Renames: map[string]string{"a": "b", "b": "c"}, Drops: []string{"x"}}
+	l := &looseTable{t: t, d: newDecoder(t, Options{}), o: o}
+	l.d.SetPlan(o)
+	for i, c := range []struct{ after, want string }{
+		{`{"id":1,"a":"s","x":5}`, `id! long a string | [1,"s"]`},
+		{`{"id":1,"b":"t"}`, `id! long b string | [1,"t"]`},
+		{`{"id":1,"a":"u","x":5}`, `[1,"u"]`},
+		{`{"id":1,"c":null}`, `[1,<nil>]`},
+		{`{"id":1,"c":7}`, `id! long c string c__long long | [1,<nil>,7]`},
+		{`{"id":1,"a":8}`, `[1,<nil>,8]`},
+		{`{"id":1,"b":"v","x":"y"}`, `[1,"v",<nil>]`},
+		{`{"id":1,"c":"w","d":true}`, `id! long c string c__long long d boolean | [1,"w",<nil>,true]`},
+	} {
+		if got := l.add(plain(`{"id":1}`, c.after)); got != c.want {
+			t.Errorf("message %d, %s:\n got %s\nwant %s", i, c.after, got, c.want)
 		}
 	}
 }

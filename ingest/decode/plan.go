@@ -280,8 +280,8 @@ func (p *planner) declared() {
 		}
 	}
 	for _, old := range slices.Sorted(maps.Keys(p.o.Renames)) {
-		name := p.o.Renames[old]
-		if o := p.current.Ordinal(old); o < 0 || p.current.Ordinal(name) >= 0 || p.lacks(name) || !p.lacks(old) {
+		name := p.newName(old)
+		if name == "" || p.current.Ordinal(old) < 0 || p.current.Ordinal(name) >= 0 {
 			continue
 		}
 		for i, c := range p.current.Columns { // the column, and those for other types that it has had
@@ -297,6 +297,22 @@ func (p *planner) declared() {
 		}
 	}
 	p.step.Optional = slices.DeleteFunc(p.step.Optional, func(name string) bool { return slices.Contains(p.step.Drop, name) })
+}
+
+// newName returns the first of the names that a column is declared to take after old that the shape has; "": none, or it
+// has an earlier one still.
+func (p *planner) newName(old string) string {
+	name := old
+	for range p.o.Renames {
+		if !p.lacks(name) {
+			break
+		}
+		name = p.o.Renames[name]
+	}
+	if name == old || name == "" || p.lacks(name) {
+		return ""
+	}
+	return name
 }
 
 // base returns the name in the table of a column that an event calls name.

@@ -185,6 +185,7 @@ func TestPlan(t *testing.T) {
 		{name: "not yet renamed", current: "id! long a int", event: "id! long a int", o: renames("a", "b"), want: "unchanged"},
 		{name: "both there", current: "id! long a int", event: "id! long a int b int", o: renames("a", "b"), want: "id! long a int b int"},
 		{name: "twice renamed", current: "id! long a int", event: "id! long b int", o: renames("a", "b", "b", "c"), want: "id! long b int"},
+		{name: "twice renamed at once", current: "id! long a int", event: "id! long c int", o: renames("a", "b", "b", "c"), want: "id! long c int"},
 		{name: "twice renamed, second", current: "id! long b int", event: "id! long c int", o: renames("a", "b", "b", "c"), want: "id! long c int"},
 		{name: "twice renamed, oldest event", current: "id! long c int", event: "id! long a int", o: renames("a", "b", "b", "c"), want: "unchanged"},
 		{name: "renamed key", current: "id! long a int", event: "key! long a int", o: renames("id", "key"), want: ReasonKeyColumnsChanged},
