@@ -1,8 +1,11 @@
 package optimizer
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +18,7 @@ func small(target int64) Options {
 }
 
 // TestModel runs random histories of flushes, minors, majors, fulls and expiries, with and without a data directory,
-// over restarts and a change of schema, and compares base store, merged view and position index with the model after each.
+// over restarts and changes of schema of all kinds, and compares base store, merged view and position index with the model after each.
 func TestModel(t *testing.T) {
 	seeds := 6
 	if testing.Short() {
@@ -53,8 +56,9 @@ func TestModel(t *testing.T) {
 				w.byHand(Type(1 + r.IntN(3)))
 				w.check()
 			}
-			if i == 15 {
-				w.evolve()
+			if i%4 == 3 {
+				w.evolve(r)
+				w.check()
 			}
 		}
 		w.once(Minor)
@@ -134,12 +138,52 @@ func (w *world) byHand(t Type) {
 	w.must(err)
 }
 
-// evolve adds a column.
-func (w *world) evolve() {
+// evolve takes the table one random step further: it adds a column, and drops, renames, widens and moves others.
+func (w *world) evolve(r *rand.Rand) {
 	t := w.table()
-	next, err := t.Schemas().Current().Evolve([]changelog.Column{{Name: "extra", Type: changelog.Primitive(changelog.Long)}}, nil)
+	now := t.Schemas().Current()
+	e := changelog.Evolution{
+		Rename: map[string]string{}, Widen: map[string]*changelog.Type{},
+		Add: []changelog.Column{{Name: fmt.Sprint("new", now.ID), Type: changelog.Primitive(changelog.Int)}},
+	}
+	order := []string{e.Add[0].Name}
+	for _, c := range now.Columns {
+		name := c.Name
+		switch what := r.IntN(6); {
+		case c.Required || w.of != nil: // partitions are computed by the columns as they began
+		case what == 0 && c.ID > nColumn:
+			e.Drop = append(e.Drop, name)
+			w.forget(c.ID)
+			continue
+		case what == 1:
+			name = fmt.Sprintf("r%d_%d", now.ID, c.ID)
+			e.Rename[c.Name] = name
+		case what == 2 && c.Type.Kind == changelog.Int:
+			e.Widen[name] = changelog.Primitive(changelog.Long)
+		case what == 3 && c.Type.Kind == changelog.Decimal:
+			e.Widen[name] = changelog.DecimalOf(min(38, c.Type.Precision+9), c.Type.Scale)
+		case what == 4 && c.Type.Kind == changelog.List:
+			e.Widen[name] = changelog.ListOf(changelog.Primitive(changelog.Long))
+		}
+		order = append(order, name)
+	}
+	if w.of == nil {
+		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		e.Order = order
+	}
+	next, err := now.Apply(e)
 	w.must(err)
 	w.must(t.SyncSchemas(w.ctx(), append(t.Schemas(), next)))
 	_, err = w.reg.AddSchema(w.ctx(), w.id(), next)
 	w.must(err)
+}
+
+// forget drops a column from the model.
+func (w *world) forget(id int) {
+	for _, rows := range append(slices.Collect(maps.Values(w.history)), w.model) {
+		for k, row := range rows {
+			words := slices.DeleteFunc(strings.Split(row, " "), func(s string) bool { return strings.HasPrefix(s, word(id)) })
+			rows[k] = strings.Join(words, " ")
+		}
+	}
 }

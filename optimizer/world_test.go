@@ -203,44 +203,64 @@ func (o op) values(s *changelog.Schema) []changelog.Value {
 	for i := range s.Columns {
 		values[i] = changelog.NullValue
 	}
-	put := func(name string, v changelog.Value) {
-		if i := s.Ordinal(name); i >= 0 {
-			values[i] = v
+	h := int64(len(o.v))*7919 + o.a
+	for i, c := range s.Columns {
+		switch c.ID { // names and places change: see evolve
+		case aColumn:
+			values[i] = changelog.Value{I: o.a}
+			continue
+		case bColumn:
+			values[i] = changelog.Value{B: []byte(o.b)}
+			continue
+		}
+		if o.v == "" {
+			continue
+		}
+		switch c.ID {
+		case vColumn:
+			values[i] = changelog.Value{B: []byte(o.v)}
+		case nColumn:
+			values[i] = changelog.Value{B: changelog.ShortestInt([]byte{byte(h >> 8), byte(h)})}
+		case uColumn:
+			values[i] = changelog.Value{B: fmt.Appendf(nil, "%016d", o.a)}
+		case listColumn:
+			values[i] = changelog.Value{B: changelog.AppendList(nil, c.Type, []changelog.Value{{I: o.a}, changelog.NullValue})}
+		case flagColumn:
+			values[i] = changelog.Value{I: h & 1}
+		default: // an int or a long
+			values[i] = changelog.Value{I: h}
 		}
 	}
-	put("a", changelog.Value{I: o.a})
-	put("b", changelog.Value{B: []byte(o.b)})
-	if o.v == "" {
-		return values
-	}
-	put("v", changelog.Value{B: []byte(o.v)})
-	h := int64(len(o.v))*7919 + o.a
-	put("n", changelog.Value{B: changelog.ShortestInt([]byte{byte(h >> 8), byte(h)})})
-	put("u", changelog.Value{B: fmt.Appendf(nil, "%016d", o.a)})
-	put("list", changelog.Value{B: changelog.AppendList(nil, changelog.ListOf(changelog.Primitive(changelog.Int)), []changelog.Value{{I: o.a}, changelog.NullValue})})
-	put("flag", changelog.Value{I: h & 1})
-	put("extra", changelog.Value{I: h})
 	return values
 }
 
+// The field ids of the columns that a table begins with.
+const (
+	aColumn = 1 + iota
+	bColumn
+	vColumn
+	nColumn
+	uColumn
+	listColumn
+	flagColumn
+)
+
 func (o op) key() string { return fmt.Sprintf("%s/%d", o.b, o.a) }
 
-// text shows all of a row's values but the key's.
+// text shows all of a row's values but the key's and nulls, by field id: renames and order do not matter to it.
 func text(s *changelog.Schema, values []changelog.Value) (key, row string) {
-	var b strings.Builder
+	var words []string
 	for i, v := range values {
-		name := s.Columns[i].Name
-		if name == "a" || name == "b" || name == "extra" && v.Null {
-			continue
-		}
-		if v.Null {
-			fmt.Fprintf(&b, "%s=null ", name)
-		} else {
-			fmt.Fprintf(&b, "%s=%d:%x ", name, v.I, v.B)
+		if id := s.Columns[i].ID; id != aColumn && id != bColumn && !v.Null {
+			words = append(words, word(id)+fmt.Sprintf("%d:%x", v.I, v.B))
 		}
 	}
-	return fmt.Sprintf("%s/%d", values[s.Ordinal("b")].B, values[s.Ordinal("a")].I), b.String()
+	slices.Sort(words)
+	return fmt.Sprintf("%s/%d", values[s.OrdinalOf(bColumn)].B, values[s.OrdinalOf(aColumn)].I), strings.Join(words, " ")
 }
+
+// word is how the value of a column begins in a row's text.
+func word(id int) string { return fmt.Sprintf("#%d=", id) }
 
 // partition returns the partition of a row, or "".
 func (w *world) partition(values []changelog.Value) string {
@@ -263,7 +283,7 @@ func (w *world) flush(ops ...op) {
 	rows := map[file][]int{}
 	for i, o := range ops {
 		values := o.values(s)
-		key := []changelog.Value{values[s.Ordinal("b")], values[s.Ordinal("a")]}
+		key := []changelog.Value{values[s.OrdinalOf(bColumn)], values[s.OrdinalOf(aColumn)]}
 		node := mixed.NodeFor(mixed.KeyHash(s.KeyTypes(), key), w.buckets)
 		to := w.partition(values)
 		from, had := w.at[o.key()]
