@@ -3,6 +3,7 @@ package changelog
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -37,7 +38,7 @@ func (s *Schema) Evolve(add []Column, widen map[string]*Type) (*Schema, error) {
 // Errors: ErrIncompatible, ErrKeyColumn, a name that is not there, twice there, or missing from Order.
 func (s *Schema) Apply(e Evolution) (*Schema, error) {
 	n := &Schema{ID: s.ID + 1, Columns: cloneColumns(s.Columns), Key: slices.Clone(s.Key), LastID: s.LastID}
-	if err := n.alter(s, &e); err != nil {
+	if err := s.alter(n, &e); err != nil {
 		return nil, err
 	}
 	n.Columns = slices.DeleteFunc(n.Columns, func(c Column) bool { return slices.Contains(e.Drop, s.nameOf(c.ID)) })
@@ -47,7 +48,7 @@ func (s *Schema) Apply(e Evolution) (*Schema, error) {
 	}
 	n.LastID = assignIDs(added, n.LastID)
 	n.Columns = append(n.Columns, added...)
-	if err := n.order(e.Order); err != nil {
+	if err := n.inOrder(e.Order); err != nil {
 		return nil, err
 	}
 	return n, n.Index()
@@ -60,8 +61,8 @@ func (s *Schema) nameOf(id int) string {
 	return ""
 }
 
-// alter changes the columns of n that s, its predecessor, has. All are still in their places.
-func (n *Schema) alter(s *Schema, e *Evolution) error {
+// alter changes the columns of n, the successor of s, that s has. All are still in their places.
+func (s *Schema) alter(n *Schema, e *Evolution) error {
 	find := func(what, name string, key bool) (*Column, error) {
 		i := s.Ordinal(name)
 		switch {
@@ -72,7 +73,8 @@ func (n *Schema) alter(s *Schema, e *Evolution) error {
 		}
 		return &n.Columns[i], nil
 	}
-	for name, t := range e.Widen {
+	for _, name := range slices.Sorted(maps.Keys(e.Widen)) { // in order: new members get ids
+		t := e.Widen[name]
 		c, err := find("widen", name, true)
 		if err != nil {
 			return err
@@ -113,23 +115,23 @@ func renamedDoc(doc, old string, id SchemaID) string {
 	return strings.TrimSpace(doc + " " + note + fmt.Sprintf("%q, before schema %d)", old, id))
 }
 
-// order puts the columns in the order of names, unless it is nil.
-func (n *Schema) order(names []string) error {
+// inOrder puts the columns in the order of names, unless it is nil.
+func (s *Schema) inOrder(names []string) error {
 	if names == nil {
 		return nil
 	}
-	if len(names) != len(n.Columns) {
-		return fmt.Errorf("order of %d columns, the schema has %d", len(names), len(n.Columns))
+	if len(names) != len(s.Columns) {
+		return fmt.Errorf("order of %d columns, the schema has %d", len(names), len(s.Columns))
 	}
 	columns := make([]Column, 0, len(names))
 	for _, name := range names {
-		i := n.Ordinal(name)
+		i := s.Ordinal(name)
 		if i < 0 {
 			return fmt.Errorf("order column %q: no such column", name)
 		}
-		columns = append(columns, n.Columns[i]) // one that is there twice: Index says so
+		columns = append(columns, s.Columns[i]) // one that is there twice: Index says so
 	}
-	n.Columns = columns
+	s.Columns = columns
 	return nil
 }
 

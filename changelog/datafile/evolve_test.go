@@ -28,13 +28,13 @@ func widest(t *rapid.T, typ *changelog.Type) *changelog.Type {
 	case changelog.Map:
 		return changelog.MapOf(typ.Fields[0].Type, widest(t, typ.Fields[1].Type))
 	case changelog.Struct:
-		wide := &changelog.Type{Kind: changelog.Struct}
+		var fields []changelog.Column
 		for _, f := range typ.Fields {
 			f.Type = widest(t, f.Type)
-			wide.Fields = append(wide.Fields, f)
+			fields = append(fields, f)
 		}
 		name := fmt.Sprint("new", len(typ.Fields))
-		return &changelog.Type{Kind: changelog.Struct, Fields: append(wide.Fields, changelog.Column{Name: name, Type: anyType(t, 1)})}
+		return &changelog.Type{Kind: changelog.Struct, Fields: append(fields, changelog.Column{Name: name, Type: anyType(t, 1)})}
 	default:
 		return typ
 	}

@@ -24,10 +24,10 @@ const (
 func (w *world) values(id int64) []changelog.Value {
 	values := make([]changelog.Value, len(w.schema().Columns))
 	for o, c := range w.schema().Columns {
-		switch {
-		case c.ID == idColumn:
+		switch c.ID {
+		case idColumn:
 			values[o] = changelog.Value{I: id}
-		case c.ID == vColumn:
+		case vColumn:
 			values[o] = changelog.Value{B: fmt.Appendf(nil, "v%d", w.rnd.IntN(1000))}
 		default:
 			values[o] = w.value(c.Type)
