@@ -112,3 +112,35 @@ func TestEvolved(t *testing.T) {
 		}
 	})
 }
+
+// TestMovedMembers: members of a struct that another engine has put in another order are found by field id.
+func TestMovedMembers(t *testing.T) {
+	member := func(id int, name string) changelog.Column {
+		return changelog.Column{ID: id, Name: name, Type: primitive(changelog.Int)}
+	}
+	schema := func(fields ...changelog.Column) *changelog.Schema {
+		s := &changelog.Schema{Columns: []changelog.Column{{ID: 1, Name: "st", Type: &changelog.Type{Kind: changelog.Struct, Fields: fields}}}}
+		if err := s.Index(); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	row := func(s *changelog.Schema, a, b int64) changelog.Row {
+		return rowOf(s, changelog.Value{B: changelog.AppendStruct(nil, s.Columns[0].Type, []changelog.Value{{I: a}, {I: b}})})
+	}
+	from, to := schema(member(2, "x"), member(3, "y")), schema(member(3, "y"), member(2, "x"))
+	var file bytes.Buffer
+	w, err := NewWriter(&file, from, false, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteRow(row(from, 20, 30), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := readAll(t, file.Bytes(), to, false, Options{}); len(got) != 1 || !bytes.Equal(got[0], row(to, 30, 20)) {
+		t.Errorf("got %x, want %x", got, row(to, 30, 20))
+	}
+}

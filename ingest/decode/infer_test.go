@@ -106,6 +106,25 @@ func TestDeclaredWithoutSchemas(t *testing.T) {
 	}
 }
 
+// TestRenamedHints: the table's type tells how a value is read under each name of its column.
+func TestRenamedHints(t *testing.T) {
+	_, s, err := Plan(nil, shapeFrom(t, "id! long a decimal(10,2)"), PlanOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &looseTable{t: t, d: newDecoder(t, Options{}), s: s, o: renames("a", "b")}
+	l.d.SetPlan(l.o)
+	l.d.SetTable(s)
+	for i, c := range []struct{ after, want string }{
+		{`{"id":1,"b":12.5}`, `id! long b decimal(10,2) | [1,"12.50"]`},
+		{`{"id":1,"a":3.5}`, `[1,"3.50"]`},
+	} {
+		if got := l.add(plain(`{"id":1}`, c.after)); got != c.want {
+			t.Errorf("message %d, %s: got %s, want %s", i, c.after, got, c.want)
+		}
+	}
+}
+
 // TestTableHints: values are read by the table's columns where those tell how.
 func TestTableHints(t *testing.T) {
 	_, s, err := Plan(nil, shapeFrom(t, "id! int n decimal(10,2) d date ts timestamp z timestamptz u uuid b binary f float x list<long> m map<string,int> st struct<p:int,q:string>"), PlanOptions{})
