@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"firn/changelog"
 	"firn/ingest"
 	"firn/ingest/decode"
 )
@@ -204,4 +205,24 @@ func evolveLive(t *testing.T, s *evolvingSource, seed uint64) {
 	}
 	l.check(t)
 	checkOnce(t, l)
+}
+
+// TestDropPartitionColumn: a column that the table is partitioned by is not dropped, and the event says why.
+func TestDropPartitionColumn(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 1, `"v":1,"note":"a"`)
+	l := openLog(newDisk())
+	run(t, l, ingest.Options{}, nil, m)
+	table := l.disk.tables["a_b.t"]
+	v := table.Schemas[0].Columns[table.Schemas[0].Ordinal("v")].ID
+	table.Partition = changelog.PartitionSpec{{Name: "v", Column: "v", SourceID: v, Transform: changelog.Transform{Kind: changelog.Identity}}}
+	m.columns = "note:string"
+	m.add("c", 2, `"note":"b"`)
+	run(t, l, ingest.Options{}, []ingest.Route{{Topic: ".*", Plan: decode.PlanOptions{Drops: []string{"v"}}}}, m)
+	if got := parkedReasons(l); got != "1:evolution_blocked" {
+		t.Fatalf("parked %q", got)
+	}
+	if d := l.visible.parked[0].Detail; !strings.Contains(d, "partitioned by v") {
+		t.Errorf("detail %q", d)
+	}
 }

@@ -95,6 +95,12 @@ func (t *table) plan(ctx context.Context, log Log, shape *decode.Shape, o decode
 			if err := now.Schemas.Follows(next); err != nil {
 				return nil, nil, &decode.Rejected{Reason: decode.ReasonEvolutionBlocked, Detail: err.Error()}
 			}
+			for _, f := range now.Partition {
+				if next.OrdinalOf(f.SourceID) < 0 {
+					return nil, nil, &decode.Rejected{Reason: decode.ReasonEvolutionBlocked, Detail: fmt.Sprintf(
+						"the table is partitioned by %s: its column cannot be dropped; take it out of the route's drops", f)}
+				}
+			}
 		}
 		made, err := t.changeLocked(ctx, now, next, topic)
 		if errors.Is(err, ErrTableExists) || errors.Is(err, ErrTableChanged) {
