@@ -2,6 +2,7 @@ package optimizer
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -87,31 +88,17 @@ func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]
 	}
 	w.flush(w.random(r, 25)...)
 	c := &crasher{w: w, lucky: lucky, left: k}
-	w.crashable(c)
-	died := w.until(func() {
+	crashed := w.crash(c, points, func() error {
 		for _, typ := range []Type{Minor, Major} {
-			_, err := w.opt.Once(w.ctx(), tableName, typ, false)
-			if c.after != nil {
-				panic(errCrash)
+			if _, err := w.opt.Once(w.ctx(), tableName, typ, false); err != nil || c.after != nil {
+				return err
 			}
-			w.must(err)
 		}
+		return nil
 	})
-	if c.after == nil {
-		if died {
-			t.Fatal("died without a crash")
-		}
+	if !crashed {
 		return false
 	}
-	points[c.where]++
-	c.indexes.Store(false)
-	w.hook, w.onWrite = nil, nil
-	w.must(w.db.Close())
-	w.must(w.catalog.Close())
-	w.disk = c.after
-	w.openLake()
-	w.openState(w.disk)
-	w.open()
 	w.check()
 	w.once(Minor)
 	w.check()
@@ -132,6 +119,34 @@ func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]
 	if t.Failed() {
 		t.Fatalf("crash %d at %s", k, c.where)
 	}
+	return true
+}
+
+// crash runs work until c crashes it, and opens all anew on what the crash has left; it reports whether it came to that.
+func (w *world) crash(c *crasher, points map[string]int, work func() error) bool {
+	w.Helper()
+	w.crashable(c)
+	died := w.until(func() {
+		err := work()
+		if c.after != nil {
+			panic(errCrash)
+		}
+		w.must(err)
+	})
+	if c.after == nil {
+		if died {
+			w.Fatal("died without a crash")
+		}
+		return false
+	}
+	points[c.where]++
+	c.indexes.Store(false)
+	w.hook, w.onWrite = nil, nil
+	w.must(errors.Join(w.db.Close(), w.catalog.Close()))
+	w.disk = c.after
+	w.openLake()
+	w.openState(w.disk)
+	w.open()
 	return true
 }
 

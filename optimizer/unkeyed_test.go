@@ -2,7 +2,6 @@ package optimizer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -300,28 +299,13 @@ func unkeyedCrashAt(t *testing.T, k int, lucky bool, points map[string]int) bool
 		b.flush(r, 4, i%3)
 	}
 	c := &crasher{w: w, lucky: lucky, left: k}
-	w.crashable(c)
-	died := w.until(func() {
+	crashed := w.crash(c, points, func() error {
 		_, err := w.opt.Once(w.ctx(), eventsName, Full, false)
-		if c.after != nil {
-			panic(errCrash)
-		}
-		w.must(err)
+		return err
 	})
-	if c.after == nil {
-		if died {
-			t.Fatal("died without a crash")
-		}
+	if !crashed {
 		return false
 	}
-	points[c.where]++
-	c.indexes.Store(false)
-	w.hook, w.onWrite = nil, nil
-	w.must(errors.Join(w.db.Close(), w.catalog.Close()))
-	w.disk = c.after
-	w.openLake()
-	w.openState(w.disk)
-	w.open()
 	what := fmt.Sprintf("crash %d at %s", k, c.where)
 	b.check(what)
 	b.flush(r, 4, 4)
