@@ -325,37 +325,22 @@ func (w *world) drain(f *Flusher) {
 	}
 }
 
-// opener is the glue that cmd has, too: merge's view of table's files.
-type opener struct{ fs table.FS }
-
-func (o opener) Open(_ context.Context, path string) (merge.ReadAtCloser, int64, error) {
-	in, err := o.fs.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	return in, in.Size(), nil
-}
-
-func mergeFile(f table.File) merge.File {
-	return merge.File{Path: f.Path, Partition: f.Partition, Sequence: f.DataSequence, Records: f.Records, Info: f.Info}
-}
-
 func (w *world) reader(t *table.Table) *merge.Reader {
 	w.tb.Helper()
 	s := merge.Snapshot{Optimized: t.Optimized()}
 	for _, f := range must(t.Base().Files(w.tb.Context())) {
 		if f.Content == table.PositionDeletes {
-			s.Deletes = append(s.Deletes, mergeFile(f))
+			s.Deletes = append(s.Deletes, MergeFile(&f))
 		} else {
-			s.Base = append(s.Base, mergeFile(f))
+			s.Base = append(s.Base, MergeFile(&f))
 		}
 	}
 	if t.Keyed() {
 		for _, f := range must(t.Change().Files(w.tb.Context())) {
-			s.Change = append(s.Change, mergeFile(f))
+			s.Change = append(s.Change, MergeFile(&f))
 		}
 	}
-	return must(merge.New(t.Schemas().Current(), s, opener{t.FS()}, merge.Options{}))
+	return must(merge.New(t.Schemas().Current(), s, LakeFiles{FS: t.FS()}, merge.Options{}))
 }
 
 func (w *world) load() *table.Table {
@@ -518,8 +503,8 @@ func (w *world) place(t *table.Table, f table.File, of *table.Partitioner) {
 		return
 	}
 	schema := t.Schemas().Current()
-	s := merge.Snapshot{Base: []merge.File{mergeFile(f)}}
-	r := must(merge.New(schema, s, opener{t.FS()}, merge.Options{}))
+	s := merge.Snapshot{Base: []merge.File{MergeFile(&f)}}
+	r := must(merge.New(schema, s, LakeFiles{FS: t.FS()}, merge.Options{}))
 	for row, err := range r.Base(w.tb.Context()) {
 		if err != nil {
 			w.tb.Fatal(err)

@@ -185,18 +185,17 @@ func (b *batch) findRows(ctx context.Context, files []table.File) error {
 	}
 	var s merge.Snapshot
 	for _, f := range files {
-		m := merge.File{Path: f.Path, Partition: f.Partition, Sequence: f.DataSequence, Records: f.Records, Info: f.Info}
 		switch {
 		case f.Content != table.Data:
-			s.Deletes = append(s.Deletes, m)
+			s.Deletes = append(s.Deletes, MergeFile(&f))
 		case may.overlaps(&f):
-			s.Base = append(s.Base, m)
+			s.Base = append(s.Base, MergeFile(&f))
 		}
 	}
 	if len(s.Base) == 0 {
 		return nil
 	}
-	r, err := merge.New(b.schema, s, lakeFiles{b.fs}, merge.Options{})
+	r, err := merge.New(b.schema, s, LakeFiles{FS: b.fs}, merge.Options{})
 	if err != nil {
 		return fmt.Errorf("find rows: %w", err)
 	}
@@ -250,18 +249,6 @@ func (b *batch) finishDeletes() (*table.NewFile, error) {
 		add.Referenced = first
 	}
 	return add, nil
-}
-
-// lakeFiles opens the files of a table for merge.
-type lakeFiles struct{ fs table.FS }
-
-// Open implements merge.Opener.
-func (l lakeFiles) Open(_ context.Context, path string) (merge.ReadAtCloser, int64, error) {
-	in, err := l.fs.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	return in, in.Size(), nil
 }
 
 // span is between which values the columns of some rows lie: a file whose bounds are elsewhere in one column has none of

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"firn/changelog"
+	"firn/changelog/flush"
 	"firn/changelog/merge"
 	"firn/changelog/table"
 	"firn/logstore"
@@ -240,9 +241,9 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 	}
 	for _, f := range files {
 		if f.Content == table.Data {
-			s.Base = append(s.Base, mergeFile(f))
+			s.Base = append(s.Base, flush.MergeFile(&f))
 		} else {
-			s.Deletes = append(s.Deletes, mergeFile(f))
+			s.Deletes = append(s.Deletes, flush.MergeFile(&f))
 		}
 	}
 	if t.Change() != nil {
@@ -251,10 +252,10 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 			return nil, nil, err
 		}
 		for _, f := range changes {
-			s.Change = append(s.Change, mergeFile(f))
+			s.Change = append(s.Change, flush.MergeFile(&f))
 		}
 	}
-	r, err := merge.New(schema, s, lakeFiles{t.FS()}, merge.Options{})
+	r, err := merge.New(schema, s, flush.LakeFiles{FS: t.FS()}, merge.Options{})
 	return r, schema, err
 }
 
@@ -264,21 +265,6 @@ func filesOf(ctx context.Context, s *table.Store, snapshot int64, named bool) ([
 		return s.FilesAt(ctx, snapshot)
 	}
 	return s.Files(ctx)
-}
-
-func mergeFile(f table.File) merge.File {
-	return merge.File{Path: f.Path, Partition: f.Partition, Sequence: f.DataSequence, Records: f.Records, Info: f.Info}
-}
-
-// lakeFiles opens the files of a table for merge.
-type lakeFiles struct{ fs table.FS }
-
-func (l lakeFiles) Open(_ context.Context, path string) (merge.ReadAtCloser, int64, error) {
-	in, err := l.fs.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	return in, in.Size(), nil
 }
 
 // named returns the tables that args name, all if none.
