@@ -32,6 +32,7 @@ type fakeLog struct {
 	dieAfter int           // appends; 0: never
 	full     int           // Submit says ErrFull so many times
 	space    chan struct{} // if not nil, Submit says ErrFull until it is closed
+	mended   chan struct{} // if not nil, Submit says ErrTableStopped until it is closed
 	slow     bool          // Row takes its time, so that others come in between
 
 	waits int // calls of WaitForSpace
@@ -154,6 +155,13 @@ func (l *fakeLog) Submit(_ context.Context, a changelog.Append) (ingest.Ticket, 
 		case <-l.space:
 		default:
 			return nil, fmt.Errorf("no space: %w", ingest.ErrFull)
+		}
+	}
+	if l.mended != nil {
+		select {
+		case <-l.mended:
+		default:
+			return nil, fmt.Errorf("it has diverged: %w", ingest.ErrTableStopped)
 		}
 	}
 	if l.full > 0 {

@@ -12,8 +12,8 @@ import (
 type Log interface {
 	// Submit takes a in, whole or not at all, and copies what it keeps. When it returns without an error the
 	// append is visible to Row and MovedRow, and durable once the ticket's Wait has returned. Appends of one
-	// goroutine become durable in order. Error: ErrFull, nothing was taken in and the same append may be tried
-	// again after WaitForSpace; anything else is final.
+	// goroutine become durable in order. Errors: ErrFull, nothing was taken in and the same append may be tried
+	// again after WaitForSpace; ErrTableStopped, nothing was taken in and it may be tried again; anything else is final.
 	Submit(ctx context.Context, a changelog.Append) (Ticket, error)
 
 	// WaitForSpace blocks until Submit may work again after ErrFull.
@@ -45,6 +45,10 @@ type Ticket interface {
 
 // ErrFull says that the disk budget of the log is spent.
 var ErrFull = errors.New("ingest: the log is full")
+
+// ErrTableStopped says that a table does not take changes until somebody has mended it. Its topics wait, so that its changes do
+// not fill the log at the cost of the other tables (P7).
+var ErrTableStopped = errors.New("ingest: the table is stopped")
 
 // Topic names a topic of a source.
 type Topic struct {

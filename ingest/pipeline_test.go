@@ -445,6 +445,38 @@ func TestLogFullWaits(t *testing.T) {
 	}
 }
 
+// TestTableStopped: while a table takes no changes its topic waits and says why, without asking for space, and goes on when the
+// table is mended (P7).
+func TestTableStopped(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	for i := range int64(20) {
+		m.add("c", i, `"v":1,"note":"a"`)
+	}
+	l := openLog(newDisk())
+	l.mended = make(chan struct{})
+	p, err := ingest.New(l, l, []ingest.Input{{Source: newMemSource(m.records)}}, ingest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	for st := p.Status()[0]; st.State != ingest.SourceWaiting || !strings.Contains(st.Partitions[0].Waiting, "it has diverged"); st = p.Status()[0] {
+		if ctx.Err() != nil {
+			t.Fatalf("it does not wait: %+v", st)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(l.mended)
+	if err := <-done; err != nil || len(l.visible.changes) != 20 {
+		t.Errorf("%d changes, %v", len(l.visible.changes), err)
+	}
+	if l.waits != 0 {
+		t.Errorf("it waited %d times for space", l.waits)
+	}
+}
+
 // counter returns the value of a metric without labels.
 func counter(t *testing.T, g prometheus.Gatherer, name string) float64 {
 	t.Helper()

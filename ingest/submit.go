@@ -53,7 +53,7 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 	return err
 }
 
-// append submits a, and waits for space as long as it takes: the source is held back meanwhile (P7).
+// append submits a, and waits as long as it takes for space, or for a stopped table: the source is held back meanwhile (P7).
 func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error) {
 	for delay := time.Duration(0); ; delay = min(delay+100*time.Millisecond, 5*time.Second) {
 		ticket, err := w.log.Submit(ctx, a)
@@ -63,15 +63,19 @@ func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if !errors.Is(err, ErrFull) {
+		full := errors.Is(err, ErrFull)
+		if !full && !errors.Is(err, ErrTableStopped) {
 			return nil, final(fmt.Errorf("append %s up to offset %d: %w", w.id, w.next, err))
 		}
-		w.runner.pipeline.metrics.full.Inc()
 		if delay == 0 {
-			w.runner.pipeline.logger.Warn("the log is full: reading waits for space", "source", w.id.Source, "topic", w.id.Topic, "partition", w.id.Partition, "err", err)
+			w.runner.pipeline.logger.Warn("reading waits", "source", w.id.Source, "topic", w.id.Topic, "partition", w.id.Partition, "err", err)
 		}
 		w.state.update(func(p *PartitionStatus) { p.Waiting = err.Error() })
-		err = w.log.WaitForSpace(ctx)
+		err = nil
+		if full {
+			w.runner.pipeline.metrics.full.Inc()
+			err = w.log.WaitForSpace(ctx)
+		}
 		select { // the space may be gone again, or of a kind that WaitForSpace does not wait for
 		case <-time.After(delay):
 		case <-ctx.Done():

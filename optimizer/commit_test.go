@@ -251,6 +251,21 @@ func TestRun(t *testing.T) {
 	w.same("base store", w.model, w.history[w.table().Optimized()[""]])
 }
 
+// TestStoppedTable: a table that nothing may be written to is not due.
+func TestStoppedTable(t *testing.T) {
+	w := newWorld(t, nil)
+	stopped := true
+	w.options.Stopped = func(id changelog.TableID) bool { return stopped && id != 0 }
+	w.open()
+	if next := w.opt.due(w.now); next != nil {
+		t.Error("due while it is stopped")
+	}
+	stopped = false
+	if next := w.opt.due(w.now); next == nil {
+		t.Error("not due")
+	}
+}
+
 // TestBackoff: a failure is not repeated at once, many are repeated rarely, and success forgets them.
 func TestBackoff(t *testing.T) {
 	w := newWorld(t, nil)

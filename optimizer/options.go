@@ -246,6 +246,10 @@ type Options struct {
 	// them for what the LogStore has trimmed. ok is false if none must. nil: none. It must not block.
 	Hold func(changelog.TableID) (first changelog.SeqNum, ok bool)
 
+	// Stopped reports whether nothing may be written to a table until a person has looked at it: Run leaves it alone. nil: none
+	// is. It must not block.
+	Stopped func(changelog.TableID) bool
+
 	// Files are the options of the Parquet files that are written and read.
 	Files datafile.Options
 
@@ -264,6 +268,9 @@ func (o *Options) EnsureDefaults() {
 	set(&o.ExpireInterval, time.Minute)
 	set(&o.OrphanAge, 48*time.Hour)
 	set(&o.OrphanInterval, 6*time.Hour)
+	if o.Stopped == nil {
+		o.Stopped = func(changelog.TableID) bool { return false }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -80,7 +80,7 @@ func (o *Optimizer) due(now time.Time) (next *tableState) {
 		at := s.lookAt
 		p, err := o.reg.Progress(entry.ID)
 		switch {
-		case err != nil || p.Rebuilding:
+		case err != nil || p.Rebuilding || o.options.Stopped(entry.ID):
 			continue
 		case s.again:
 			at = s.nextTry

@@ -11,7 +11,7 @@ type metrics struct {
 	rows, bytes, files, errors, missing *prometheus.CounterVec
 	seconds                             *prometheus.HistogramVec
 	commit                              *prometheus.HistogramVec
-	pending                             *prometheus.GaugeVec
+	pending, stopped                    *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -44,12 +44,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		pending: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "firn_flush_pending_changes", Help: "Changes in the log that the change store did not have when last looked.",
 		}, []string{"table"}),
+		stopped: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "firn_flush_stopped", Help: "1: the table and the lake have diverged; nothing of it is read or written until it is mended and firn started again.",
+		}, []string{"table"}),
 	}
 }
 
 func (m *metrics) forget(table string) {
 	for _, v := range []interface{ DeleteLabelValues(...string) bool }{
-		m.rows, m.bytes, m.files, m.errors, m.missing, m.seconds, m.pending,
+		m.rows, m.bytes, m.files, m.errors, m.missing, m.seconds, m.pending, m.stopped,
 	} {
 		v.DeleteLabelValues(table)
 	}

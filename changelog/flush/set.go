@@ -43,6 +43,7 @@ type Set struct {
 	mu struct {
 		sync.Mutex
 		running map[changelog.TableID]*Flusher
+		stopped map[changelog.TableID]error // tables that a person must decide about
 	}
 }
 
@@ -53,7 +54,7 @@ func New(log Log, tables Tables, catalog Catalog, o Options) (*Set, error) {
 		return nil, fmt.Errorf("flush options: %w", err)
 	}
 	s := &Set{log: log, tables: tables, catalog: catalog, o: o, metrics: newMetrics(o.Registerer), slots: make(chan struct{}, o.Parallel)}
-	s.mu.running = map[changelog.TableID]*Flusher{}
+	s.mu.running, s.mu.stopped = map[changelog.TableID]*Flusher{}, map[changelog.TableID]error{}
 	return s, nil
 }
 
@@ -76,8 +77,10 @@ func (s *Set) Flusher(id changelog.TableID) (*Flusher, error) {
 }
 
 // Run runs a Flusher for each table, also those that are created meanwhile, until ctx ends; a dropped table's ends by
-// itself. It returns nil after a clean stop, and else the first Flusher's permanent error: the process should end, because
-// changes of that table would pile up in the log.
+// itself. A table that has diverged is stopped, until the process is started again: Stopped tells why, and the others go on.
+//
+// It returns nil after a clean stop. Error: state.ErrFenced, another writer owns a table (P3): the process should end, because
+// the other one is fed by the same sources.
 func (s *Set) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for ctx.Err() == nil {
@@ -91,11 +94,12 @@ func (s *Set) Run(ctx context.Context) error {
 				return errors.Join(err, g.Wait())
 			}
 			g.Go(func() error {
-				defer s.stop(f)
-				if err := f.Run(ctx); !errors.Is(err, state.ErrNotFound) {
-					return err
+				err := f.Run(ctx)
+				s.ended(f, err)
+				if errors.Is(err, state.ErrNotFound) || errors.Is(err, ErrDiverged) {
+					return nil
 				}
-				return nil
+				return err
 			})
 		}
 		select {
@@ -109,7 +113,7 @@ func (s *Set) Run(ctx context.Context) error {
 func (s *Set) start(id changelog.TableID) (f *Flusher, fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := s.mu.running[id]; f != nil {
+	if f := s.mu.running[id]; f != nil || s.mu.stopped[id] != nil {
 		return f, false, nil
 	}
 	if f, err = s.Flusher(id); err != nil {
@@ -119,22 +123,39 @@ func (s *Set) start(id changelog.TableID) (f *Flusher, fresh bool, err error) {
 	return f, true, nil
 }
 
-func (s *Set) stop(f *Flusher) {
+// ended takes note that a Flusher has returned err.
+func (s *Set) ended(f *Flusher, err error) {
 	s.mu.Lock()
 	delete(s.mu.running, f.id)
+	if errors.Is(err, ErrDiverged) {
+		s.mu.stopped[f.id] = err
+	}
 	s.mu.Unlock()
 	if _, ok := s.tables.ByID(f.id); !ok {
 		s.metrics.forget(f.name)
+	} else if errors.Is(err, ErrDiverged) {
+		s.metrics.stopped.WithLabelValues(f.name).Set(1)
+		f.logger.Error("table stopped: nothing of it is written until it is mended and firn started again", slog.Any("err", err))
 	}
 }
 
+// Stopped returns why a table is not written any more, an ErrDiverged; nil if it is.
+func (s *Set) Stopped(id changelog.TableID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.stopped[id]
+}
+
 // FlushNow makes the running Flusher of a table flush what its log has, without waiting for the interval, and returns when
-// it is committed. A batch that a limit cuts is followed by the next as usual. Errors: state.ErrNotFound, no Flusher of it
-// runs; ctx's; that of the flush.
+// it is committed. A batch that a limit cuts is followed by the next as usual. Errors: ErrDiverged, the table is stopped;
+// state.ErrNotFound, no Flusher of it runs; ctx's; that of the flush.
 func (s *Set) FlushNow(ctx context.Context, id changelog.TableID) error {
 	s.mu.Lock()
-	f := s.mu.running[id]
+	f, stopped := s.mu.running[id], s.mu.stopped[id]
 	s.mu.Unlock()
+	if stopped != nil {
+		return stopped
+	}
 	if f == nil {
 		return fmt.Errorf("flush table %d: %w", id, state.ErrNotFound)
 	}

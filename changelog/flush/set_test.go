@@ -107,3 +107,66 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestSetDiverged: a table that has diverged is stopped, says why, and is not written; the others go on.
+func TestSetDiverged(t *testing.T) {
+	w := newWorld(t, 1)
+	n := w.open()
+	second := must(n.reg.Create(t.Context(), "shop.items", w.schemas[0], state.TopicRef{Source: "k", Topic: "i"}, nil))
+	change := func() {
+		must(n.store.Append(t.Context(), changelog.Append{Tables: []changelog.TableAppend{{Table: second.ID, Changes: []changelog.Change{
+			{Op: changelog.OpDelete, Key: w.key(1), Position: changelog.Position{Source: "k", Topic: "i"}},
+		}}}}))
+	}
+	w.append(n, 20, 30)
+	w.drain(w.flusher(n, nil))
+	if err := w.catalog.Drop(t.Context(), tableName, true); err != nil {
+		t.Fatal(err)
+	}
+	w.append(n, 20, 30)
+	o := w.options()
+	reg := prometheus.NewPedanticRegistry()
+	o.Registerer = reg
+	s := must(New(n.store, n.reg, w.catalog, o))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for s.Stopped(n.id) == nil {
+		time.Sleep(time.Millisecond)
+	}
+	for to := range changelog.SeqNum(3) {
+		change()
+		for must(n.reg.Progress(second.ID)).Flushed <= to {
+			select {
+			case err := <-done:
+				t.Fatalf("Run ended: %v", err)
+			case <-time.After(time.Millisecond):
+			}
+		}
+	}
+	if err := s.Stopped(n.id); !errors.Is(err, ErrDiverged) {
+		t.Errorf("Stopped: %v", err)
+	}
+	if err := s.Stopped(second.ID); err != nil {
+		t.Errorf("the other table is stopped: %v", err)
+	}
+	if err := s.FlushNow(t.Context(), n.id); !errors.Is(err, ErrDiverged) {
+		t.Errorf("FlushNow: %v", err)
+	}
+	if _, err := w.catalog.Load(t.Context(), tableName); !errors.Is(err, table.ErrNotFound) {
+		t.Errorf("the table was created again: %v", err)
+	}
+	stopped := 0.0
+	for _, f := range must(reg.Gather()) {
+		if f.GetName() == "firn_flush_stopped" {
+			stopped = f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	if stopped != 1 {
+		t.Errorf("firn_flush_stopped is %g", stopped)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}

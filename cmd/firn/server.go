@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"firn/changelog"
 	"firn/changelog/flush"
 	"firn/changelog/table"
 	"firn/ingest"
@@ -151,7 +152,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 	}
 	s.warnPartitions()
 	tables := ingestTables{registry: s.registry, settings: s.cfg.Table, lake: s.catalog, log: s.log}
-	s.pipeline, err = ingest.New(ingestLog{s.store}, tables, inputs, ingest.Options{
+	s.pipeline, err = ingest.New(ingestLog{s.store, s.flushers.Stopped}, tables, inputs, ingest.Options{
 		Logger: s.log, Registerer: s.metrics,
 	})
 	if err != nil {
@@ -184,6 +185,7 @@ func (s *server) flushOptions() flush.Options {
 func (s *server) optimizerOptions() optimizer.Options {
 	return optimizer.Options{
 		TableRules: func(name string) optimizer.Rules { return s.cfg.Table(name).rules() },
+		Stopped:    func(id changelog.TableID) bool { return s.flushers.Stopped(id) != nil },
 		Logger:     s.log, Registerer: s.metrics,
 	}
 }

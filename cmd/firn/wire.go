@@ -159,9 +159,18 @@ func keylessRule(name string) ingest.KeylessRule {
 }
 
 // ingestLog is the LogStore as the pipeline sees it.
-type ingestLog struct{ *logstore.Store }
+type ingestLog struct {
+	*logstore.Store
+
+	stopped func(changelog.TableID) error // why a table is not written any more; nil if it is
+}
 
 func (l ingestLog) Submit(ctx context.Context, a changelog.Append) (ingest.Ticket, error) {
+	for _, t := range a.Tables {
+		if err := l.stopped(t.Table); err != nil {
+			return nil, fmt.Errorf("%w: %w", ingest.ErrTableStopped, err)
+		}
+	}
 	t, err := l.Store.Submit(ctx, a)
 	if errors.Is(err, logstore.ErrFull) || errors.Is(err, logstore.ErrParkedFull) {
 		return nil, fmt.Errorf("%w: %w", ingest.ErrFull, err)
