@@ -57,7 +57,7 @@ func openServer(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.
 		}
 	}()
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	debug.SetMemoryLimit(int64(cfg.Limits.Memory) / 10 * 9)
+	limitHeap(int64(cfg.Limits.Memory))
 	if s.data, err = listen(ctx, "listen.data", cfg.Listen.Data); err != nil {
 		return nil, err
 	}
@@ -72,6 +72,19 @@ func openServer(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.
 		return nil, err
 	}
 	return s, nil
+}
+
+// gcPercent is how much the heap may grow between two collections, in percent of what is live. With Go's own 100 a server that
+// ingests, flushes and merges a million events peaked at 611 to 696 MiB, with 30 at 457 to 476, for no more CPU time: most of
+// what lives is a few large buffers without pointers.
+const gcPercent = 30
+
+// limitHeap holds the Go heap to a memory limit in bytes, with room for what is not on it. GOGC overrides.
+func limitHeap(limit int64) {
+	debug.SetMemoryLimit(limit / 10 * 9)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 func listen(ctx context.Context, key, addr string) (net.Listener, error) {
