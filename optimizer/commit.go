@@ -32,7 +32,8 @@ const propType = "firn.optimize"
 // on any one in which the task's files are live and have lost no more rows. If it certainly did not happen the new files are removed; if its outcome stays unknown they stay (P2).
 func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c table.BaseCommit) (table.Snapshot, error) {
 	c.ID, c.Writer, c.Epoch = rand.Text(), who.writer, who.epoch // P2, P3
-	c.Summary = map[string]string{"snapshot.producer": "OPTIMIZE", propType: t.String()}
+	c.Summary = map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize, propType: t.String()}
+	c.Sequence = l.rules.Sequence
 	c.Expect = table.ExpectNone
 	if s := l.t.Base().Snapshot(); s != nil {
 		c.Expect = s.ID
@@ -50,6 +51,9 @@ func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c tab
 		} else {
 			c.Add = append(c.Add, n)
 		}
+	}
+	if len(c.Add)+len(c.AddDeletes)+len(c.Remove) == 0 && len(c.RemoveDeletes) > 0 {
+		c.Summary[mixed.SummaryProducer] = mixed.ProducerDangling
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()

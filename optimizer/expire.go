@@ -21,8 +21,8 @@ type Expired struct {
 // Expire takes merged change files out of the change store and expires snapshots of both stores, now. A dry run only names
 // the change files.
 //
-// A change file goes once it is merged (its data sequence number is at most its partition's optimized sequence, which
-// is what readers compare: they do not see it any more), Rules.ChangeTTL after its commit, and if Options.Hold does not
+// A change file goes once it is merged (its data sequence number, which is what readers compare, and its transaction are at most
+// its partition's optimized sequence: nobody sees it any more), Rules.ChangeTTL after its commit, and if Options.Hold does not
 // ask for it. It stays on disk, readable through older snapshots of the change store, until those expire, too
 // (Rules.KeepSnapshots, KeepAge). So a feed that reads change files has at least ChangeTTL + KeepAge, by default six
 // minutes, from a change's flush on, for a file that it has found; a feed that is to go back further than the LogStore's
@@ -90,7 +90,7 @@ func (o *Optimizer) deadChanges(l *lake, s *tableState) (dead []table.File) {
 		if !ok {
 			at = oldest.Add(-time.Millisecond) // its snapshot is expired: it is older than all others
 		}
-		if l.t.Merged(file) && now.Sub(at) >= l.rules.ChangeTTL && (!hold || file.LastOffset < first) {
+		if l.t.Expirable(file) && now.Sub(at) >= l.rules.ChangeTTL && (!hold || file.LastOffset < first) {
 			dead = append(dead, file)
 		}
 	}

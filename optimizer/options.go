@@ -13,6 +13,7 @@ import (
 	"firn/changelog"
 	"firn/changelog/datafile"
 	"firn/changelog/mixed"
+	"firn/changelog/table"
 )
 
 // Rules decide when and how the files of one table are optimized. They are the defaults of all tables; a table's own
@@ -71,6 +72,8 @@ type Rules struct {
 	// KeepAge is the least age at which a snapshot is expired, even if there are more than KeepSnapshots. Property
 	// snapshot.keep.duration ("90s", "10min", "12h", "7d"). Default 1m (Amoro: 720min).
 	KeepAge time.Duration
+	// Sequence is where the optimized sequences are published. Property firn.optimized-sequence. Default table.SequenceAuto.
+	Sequence table.SequenceForm
 }
 
 // EnsureDefaults sets fields that are zero to their defaults.
@@ -91,6 +94,7 @@ func (r *Rules) EnsureDefaults() {
 	set(&r.ChangeTTL, 5*time.Minute)
 	set(&r.KeepSnapshots, 50)
 	set(&r.KeepAge, time.Minute)
+	set(&r.Sequence, table.SequenceAuto)
 }
 
 func set[T comparable](field *T, value T) {
@@ -123,6 +127,9 @@ func (r *Rules) Validate() error {
 	check(r.ChangeTTL >= 0, "change TTL %s is negative", r.ChangeTTL)
 	check(r.KeepSnapshots > 0, "kept snapshots %d: at least 1", r.KeepSnapshots)
 	check(r.KeepAge >= 0, "kept snapshots' age %s is negative", r.KeepAge)
+	if _, err := table.ParseSequenceForm(string(r.Sequence)); err != nil {
+		errs = append(errs, fmt.Errorf("optimizer: %w", err))
+	}
 	return errors.Join(errs...)
 }
 
@@ -159,6 +166,13 @@ func (r Rules) Of(properties map[string]string) (Rules, error) {
 	apply("change.data.ttl.minutes", duration(&r.ChangeTTL, time.Minute))
 	apply("snapshot.keep.min-count", integer(&r.KeepSnapshots))
 	apply("snapshot.keep.duration", amoroDuration(&r.KeepAge))
+	apply(table.PropSequence, func(v string) (err error) {
+		f, err := table.ParseSequenceForm(v)
+		if err == nil {
+			r.Sequence = f
+		}
+		return err //nolint:wrapcheck // it names the value
+	})
 	if err := r.Validate(); err != nil {
 		return was, errors.Join(append(errs, err)...)
 	}

@@ -46,6 +46,9 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 	if l.rules, bad = o.options.rulesOf(t.Name()).Of(properties); bad != nil {
 		o.log.Warn("table property ignored", "table", name, "err", bad)
 	}
+	if err := t.CheckSequence(l.rules.Sequence); err != nil {
+		return nil, fmt.Errorf("optimize %w", err)
+	}
 	spec, err := t.Partition()
 	if err != nil {
 		return nil, fmt.Errorf("optimize %s: %w", name, err)

@@ -40,6 +40,7 @@ const (
 	PropChange         = "mixed-format.change.identifier"
 	PropCreated        = "table.create-timestamp"
 	PropPartitions     = "table.partition-properties"
+	PropWatermark      = "watermark.table" // ms since 1970-01-01 UTC: up to this source time the store has all rows
 	PropBaseBuckets    = "base.file-index.hash-bucket"
 	PropChangeBuckets  = "change.file-index.hash-bucket"
 	FormatMixedIceberg = "MIXED_ICEBERG"
@@ -54,6 +55,15 @@ const (
 	MarkBaseOptimizedTime = "base-optimized-time.exist"
 	// BlobOptimizedSequence is the type of the blob that they speak of.
 	BlobOptimizedSequence = "optimized-sequence"
+)
+
+// SummaryProducer is the summary key that says what kind of work made a snapshot, and its values. Without it: rows came in.
+// Amoro's expiry of data and its dashboard tell by it.
+const (
+	SummaryProducer    = "snapshot.producer"
+	ProducerOptimize   = "OPTIMIZE"
+	ProducerExpiration = "DATA_EXPIRATION"
+	ProducerDangling   = "CLEAN_DANGLING_DELETE" // delete files that name no live data file went
 )
 
 // ChangeName returns the name of the change store that is created with a base store called name.

@@ -13,8 +13,11 @@ import (
 // ErrBadProperty reports a table property that is not of its form.
 var ErrBadProperty = errors.New("mixed: malformed table property")
 
-// txnKey is the member of a partition's properties that holds its optimized sequence.
-const txnKey = "max-txId"
+// Members of a partition's properties: its optimized sequence, and when it was last optimized, ms since 1970-01-01 UTC.
+const (
+	txnKey  = "max-txId"
+	timeKey = "base-op-time"
+)
 
 // PartitionProperties is the table property PropPartitions: properties by partition path. Its paths are normalized
 // (NormalizePath), so that every spelling of a partition meets in one. An unpartitioned table has the one path "".
@@ -68,6 +71,17 @@ func (p PartitionProperties) Optimized() (map[string]int64, error) {
 		seqs[path] = n
 	}
 	return seqs, nil
+}
+
+// Times returns when each partition was last optimized, ms since 1970-01-01 UTC, as far as that is told.
+func (p PartitionProperties) Times() map[string]int64 {
+	times := map[string]int64{}
+	for path, members := range p {
+		if n, err := strconv.ParseInt(members[timeKey], 10, 64); err == nil {
+			times[path] = n
+		}
+	}
+	return times
 }
 
 // SetOptimized makes seqs the optimized sequences of all partitions: those that it lacks lose theirs. Other members

@@ -61,6 +61,8 @@ type BaseCommit struct {
 	// Optimized becomes the optimized sequence of every partition: the whole map. nil: as it is. One that would go back is
 	// a conflict.
 	Optimized map[string]int64
+	// Sequence is where Optimized goes. "": as the base store's property PropSequence says, else SequenceAuto.
+	Sequence SequenceForm
 }
 
 // ExpectNone is the BaseCommit.Expect of a store without a snapshot.
@@ -102,7 +104,7 @@ func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 				e.snapshot = &own
 			}
 			if s.kind == mixed.StoreBase {
-				return e, s.publish(&e, nil)
+				return e, s.publish(&e, publication{form: SequenceAuto})
 			}
 			return e, nil
 		},
@@ -112,7 +114,8 @@ func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 // CommitBase commits to the base store: files, deletes and optimized sequences at once. A commit that is there already, by
 // its id, is found and not repeated. Without files there is no new snapshot; the current one is returned, if any.
 //
-// Errors: ErrFenced; ConflictError, the table is not as the commit expects: plan again; ErrUnknownOutcome.
+// Errors: ErrFenced; ConflictError, the table is not as the commit expects: plan again; ErrUnknownOutcome; ErrUnsupported,
+// c.Sequence cannot be (CheckSequence).
 func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) {
 	ours := map[string]string{
 		PropCommitID: c.ID, PropWriter: c.Writer, PropEpoch: strconv.FormatUint(uint64(c.Epoch), 10),
@@ -135,7 +138,7 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 				own := *ch
 				e.snapshot = &own
 			}
-			return e, s.publish(&e, c.Optimized)
+			return e, s.publish(&e, publication{seqs: c.Optimized, form: c.Sequence, summary: ch.summary})
 		},
 	})
 }
@@ -173,7 +176,7 @@ func operationOf(c *BaseCommit) ice.Operation {
 // are gone already are left aside; if none is left nothing is committed. The files themselves go when the snapshots that
 // name them expire.
 //
-// Errors: ErrFenced; ErrUnsupported, a file that is not merged; ErrUnknownOutcome.
+// Errors: ErrFenced; ErrUnsupported, a file that a reader may still need (Expirable); ErrUnknownOutcome.
 func (t *Table) RemoveChangeFiles(ctx context.Context, files []File, epoch changelog.Epoch) (Snapshot, error) {
 	if t.change == nil {
 		return Snapshot{}, fmt.Errorf("%s has no change store: %w", t.Name(), ErrUnsupported)
@@ -183,7 +186,7 @@ func (t *Table) RemoveChangeFiles(ctx context.Context, files []File, epoch chang
 		return Snapshot{}, err
 	}
 	for _, f := range files {
-		if !now.Merged(f) {
+		if !now.Expirable(f) {
 			return Snapshot{}, fmt.Errorf("change file %s is not merged: %w", f.Path, ErrUnsupported)
 		}
 	}
@@ -192,7 +195,9 @@ func (t *Table) RemoveChangeFiles(ctx context.Context, files []File, epoch chang
 		build: func(context.Context, *Store) (edit, error) {
 			return edit{snapshot: &change{
 				operation: ice.OpDelete, remove: paths(files), tolerant: true,
-				summary: map[string]string{PropEpoch: strconv.FormatUint(uint64(epoch), 10)},
+				summary: map[string]string{
+					PropEpoch: strconv.FormatUint(uint64(epoch), 10), mixed.SummaryProducer: mixed.ProducerExpiration,
+				},
 			}}, nil
 		},
 	})
@@ -206,9 +211,14 @@ func (t *Table) RewriteManifests(ctx context.Context, s *Store, most int) error 
 		return err
 	}
 	_, err = s.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
-		e := edit{snapshot: &change{operation: ice.OpReplace, mergeAll: true}, properties: iceberg.Properties{}}
+		e := edit{
+			snapshot: &change{
+				operation: ice.OpReplace, mergeAll: true, summary: map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize},
+			},
+			properties: iceberg.Properties{},
+		}
 		if s.kind == mixed.StoreBase {
-			return e, s.publish(&e, nil)
+			return e, s.publish(&e, publication{form: SequenceAuto})
 		}
 		return e, nil
 	}})
@@ -479,37 +489,51 @@ func (s *Store) check(p plan) error {
 	return nil
 }
 
+// publication is what a commit to the base store says of the optimized sequences.
+type publication struct {
+	seqs    map[string]int64 // nil: they stay
+	form    SequenceForm
+	summary map[string]string // of a snapshot that is made for them alone
+}
+
 // publish adds the optimized sequences to an edit of the base store: as a property, or as Puffin statistics where the
-// table has them there.
-func (s *Store) publish(e *edit, seqs map[string]int64) error {
+// table has them there or is to have them.
+func (s *Store) publish(e *edit, p publication) error {
 	t := &Table{catalog: s.table.catalog, id: s.table.id, base: s}
 	if err := t.readOptimized(); err != nil {
+		return fmt.Errorf("%s: %w", t.id, err)
+	}
+	form, err := s.sequenceForm(p.form)
+	if err != nil {
 		return err
 	}
+	if err := t.CheckSequence(form); err != nil {
+		return err
+	}
+	seqs := p.seqs
 	if seqs != nil {
-		normal := make(map[string]int64, len(seqs))
-		for path, n := range seqs {
-			normal[mixed.NormalizePath(path)] = n
+		seqs = make(map[string]int64, len(p.seqs))
+		for path, n := range p.seqs {
+			seqs[mixed.NormalizePath(path)] = n
 		}
 		for path, have := range t.optimized {
-			if n, ok := normal[path]; ok && n < have {
+			if n, ok := seqs[path]; ok && n < have {
 				return &ConflictError{
 					Table: t.Name(), Store: s.kind, Head: headOf(s.loaded.metadata),
 					Reason: fmt.Sprintf("optimized sequence of partition %q would go back from %d to %d", path, have, n),
 				}
 			}
 		}
-		seqs = normal
 	}
-	if t.puffin {
-		return s.publishPuffin(e, t.optimized, seqs)
+	if t.puffin || form == SequencePuffin && s.table.keyed() {
+		return s.publishPuffin(e, t, seqs, p.summary)
 	}
 	if seqs == nil {
 		return nil
 	}
 	props, err := mixed.ParsePartitionProperties(s.loaded.metadata.Properties()[mixed.PropPartitions])
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", t.id, err)
 	}
 	props.SetOptimized(seqs)
 	e.properties[mixed.PropPartitions] = props.String()

@@ -41,6 +41,9 @@ var contract = []struct {
 	{"MetadataFilesStayFew", testMetadataFilesStayFew},
 	{"WrongRows", testWrongRows},
 	{"Half", testHalf},
+	{"SequenceForms", testSequenceForms},
+	{"ExpireKeepsMark", testExpireKeepsMark},
+	{"ExpireKeepsNames", testExpireKeepsNames},
 }
 
 // kinds are the catalogs of the contract. FIRN_TEST_POSTGRES is the URL of a database for its own use, FIRN_TEST_REST that of a REST

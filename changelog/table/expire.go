@@ -12,6 +12,8 @@ import (
 
 	"github.com/apache/iceberg-go"
 	ice "github.com/apache/iceberg-go/table"
+
+	"firn/changelog/mixed"
 )
 
 // Expired tells what ExpireSnapshots did.
@@ -22,7 +24,7 @@ type Expired struct {
 }
 
 // ExpireSnapshots removes the snapshots of a store that are neither among the newest keep nor younger than age, nor named by
-// a tag or branch, nor the newest with Amoro's mark; then it removes the files that no snapshot of either store of the
+// a tag or branch, nor the newest with Amoro's mark or on the way to it from the head; then it removes the files that no snapshot of either store of the
 // table names any more. keep is at least 1. Files that are gone already are no error. It is not fenced: it changes no rows.
 //
 // A reader that planned on an expired snapshot may find its files gone: age is how long readers may take.
@@ -33,12 +35,13 @@ func (t *Table) ExpireSnapshots(ctx context.Context, s *Store, keep int, age tim
 	}
 	oldest := t.catalog.options.Now().Add(-age).UnixMilli()
 	var gone []ice.Snapshot
+	before := now.loaded.metadata // whose statistics tell which go with their snapshots
 	_, err = now.commit(ctx, plan{build: func(_ context.Context, s *Store) (edit, error) {
 		gone = expirable(s.loaded.metadata, max(keep, 1), oldest)
 		if len(gone) == 0 {
 			return edit{}, nil
 		}
-		now = s
+		before = s.loaded.metadata
 		ids := make([]int64, len(gone))
 		for i := range gone {
 			ids[i] = gone[i].SnapshotID
@@ -48,7 +51,7 @@ func (t *Table) ExpireSnapshots(ctx context.Context, s *Store, keep int, age tim
 	if err != nil || len(gone) == 0 {
 		return Expired{}, err
 	}
-	candidates, err := t.catalog.reachable(ctx, gone, now.loaded.metadata)
+	candidates, err := t.catalog.reachable(ctx, gone, before)
 	if err != nil {
 		return Expired{Snapshots: len(gone)}, err
 	}
@@ -68,8 +71,14 @@ func expirable(md ice.Metadata, keep int, oldest int64) []ice.Snapshot {
 	for _, ref := range md.Refs() {
 		held[ref.SnapshotID] = true
 	}
-	if sn := markedSnapshot(md); sn != nil {
-		held[sn.SnapshotID] = true
+	// Readers find the mark from parent to parent: if one of those in between goes, they find none.
+	if marked := markedSnapshot(md, mixed.MarkOptimizedSequence); marked != nil {
+		for sn := range ancestors(md) {
+			held[sn.SnapshotID] = true
+			if sn.SnapshotID == marked.SnapshotID {
+				break
+			}
+		}
 	}
 	var gone []ice.Snapshot
 	for i := range all {

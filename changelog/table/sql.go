@@ -259,7 +259,7 @@ func (c *sqlCatalog) insertOne(ctx context.Context, tx *sql.Tx, id ident, locati
 }
 
 func (c *sqlCatalog) commit(ctx context.Context, id ident, base loaded, updates []ice.Update) (loaded, error) {
-	updates = append(updates, repairs(base.metadata)...)
+	updates = append(repairs(base.metadata), updates...) // first: some of the entries may go with their snapshots
 	md, err := ice.UpdateTableMetadata(base.metadata, updates, base.location)
 	if err != nil {
 		return loaded{}, fmt.Errorf("%w: update metadata of %s: %w", errRefused, id, err)

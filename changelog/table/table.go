@@ -96,6 +96,13 @@ func (t *Table) Merged(f File) bool {
 	return ok && f.DataSequence <= s
 }
 
+// Expirable reports whether a change file may be taken out of the change store: no reader asks for it, and no reader that compares
+// its transaction, as Amoro's expiry does, either (a name may have one that is beyond the file's sequence number).
+func (t *Table) Expirable(f File) bool {
+	s, ok := t.optimized[f.Partition]
+	return ok && f.DataSequence <= s && f.Info.Txn <= s
+}
+
 // Epoch returns the epoch that owns the table; 0: none was claimed.
 func (t *Table) Epoch() (changelog.Epoch, error) {
 	var epoch changelog.Epoch

@@ -136,6 +136,7 @@ type TableConfig struct {
 	Index      string            `yaml:"index" doc:"row: the whole current row, lookups are local"`
 	Before     string            `yaml:"before" doc:"source: before images are what the source gave"`
 	Partition  []string          `yaml:"partition" doc:"partitions of the Iceberg tables, at their creation: column, bucket(n, column), truncate(n, column), month|day|hour(column)"`
+	Sequence   string            `yaml:"optimized_sequence" doc:"where base commits say what is merged. auto: a table property, Puffin statistics where Amoro has optimized the table; puffin: those from now on, with no way back, and PyIceberg cannot load them; property: never (firn.optimized-sequence)"`
 	Optimize   OptimizeConfig    `yaml:"optimize" doc:"change files to base files, small base files to large ones"`
 	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* are obeyed"`
 }
@@ -212,6 +213,7 @@ func defaultConfig() *Config {
 			Retention: RetentionConfig{Time: 24 * time.Hour, Bytes: 10 << 30},
 			Index:     "row",
 			Before:    "source",
+			Sequence:  "auto",
 			Optimize: OptimizeConfig{
 				Enabled: true,
 				Minor:   MinorConfig{Interval: 30 * time.Second, Files: 12},

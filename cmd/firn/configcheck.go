@@ -331,10 +331,14 @@ func (t *TableConfig) validate(p *problems, at func(key string) string) {
 			f(path)
 		}
 	}
-	for _, s := range []struct{ key, have, allowed string }{
-		{"format", t.Format, "mixed-iceberg"}, {"index", t.Index, "row"}, {"before", t.Before, "source"},
+	for _, s := range []struct {
+		key, have string
+		allowed   []string
+	}{
+		{"format", t.Format, []string{"mixed-iceberg"}}, {"index", t.Index, []string{"row"}}, {"before", t.Before, []string{"source"}},
+		{"optimized_sequence", t.Sequence, []string{"auto", "property", "puffin"}},
 	} {
-		check(s.key, func(path string) { p.oneOf(path, s.have, s.allowed) })
+		check(s.key, func(path string) { p.oneOf(path, s.have, s.allowed...) })
 	}
 	check("partition", func(path string) {
 		if _, err := t.partition(); err != nil {

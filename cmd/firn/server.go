@@ -210,6 +210,7 @@ func (t TableConfig) rules() optimizer.Rules {
 		Disabled: !o.Enabled, MinorInterval: o.Minor.Interval, MinorFiles: o.Minor.Files, TargetBytes: int64(o.Target),
 		DuplicateRatio: o.Major.Ratio, FanIn: o.Major.Files, FullInterval: o.Full.Interval,
 		ChangeTTL: o.Expire.Grace, KeepSnapshots: o.Expire.Snapshots, KeepAge: o.Expire.Age,
+		Sequence: table.SequenceForm(t.Sequence),
 	}
 	if r.FullInterval == 0 {
 		r.FullInterval = -1

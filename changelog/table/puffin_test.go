@@ -1,0 +1,392 @@
+package table_test
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"firn/changelog"
+	"firn/changelog/mixed"
+	"firn/changelog/table"
+)
+
+// head returns the base store's newest snapshot and its statistics files.
+func (l *lake) head(t *table.Table) (*table.Snapshot, []string) {
+	l.t.Helper()
+	now := l.load(t)
+	sn := now.Base().Snapshot()
+	return sn, table.Statistics(now.Base())[sn.ID]
+}
+
+// wantPuffin checks that the newest base snapshot is marked, has statistics of its own, and that the optimized sequence is s.
+func (l *lake) wantPuffin(t *table.Table, s map[string]int64) {
+	l.t.Helper()
+	sn, files := l.head(t)
+	if sn.Summary[mixed.MarkOptimizedSequence] == "" || sn.Summary[mixed.MarkBaseOptimizedTime] == "" || len(files) != 1 {
+		l.t.Errorf("head %d with statistics %v and summary %v", sn.ID, files, sn.Summary)
+	}
+	if got := l.load(t); !maps.Equal(got.Optimized(), s) || !got.InPuffin() {
+		l.t.Errorf("optimized %v in Puffin %v, want %v", got.Optimized(), got.InPuffin(), s)
+	}
+}
+
+// added is a base file with a row of the id.
+func (l *lake) added(t *table.Table, s *changelog.Schema, id int64) []table.NewFile {
+	l.t.Helper()
+	return []table.NewFile{l.file(t.Base(), s, mixed.Base, 1, 0, row{id, "x"})}
+}
+
+// testSequenceForms: from the property to Puffin and on, by the commit's own word or the table's property; back to the
+// property only after a roll-back to before the mark; each state complete in one commit.
+func testSequenceForms(t *testing.T, kind string) {
+	l, s := newLake(t, kind), users(t)
+	tbl := l.create("db.users", s)
+	_, before := l.merged(tbl, s)
+	stale := l.load(tbl).Base().Properties()[mixed.PropPartitions]
+	if l.load(tbl).InPuffin() || stale != `{"":{"max-txId":"2"}}` {
+		t.Fatalf("property %s", stale)
+	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 11), Sequence: table.SequencePuffin}) // also a commit that says nothing of sequences
+	l.wantPuffin(tbl, map[string]int64{"": 2})
+
+	seen := l.load(tbl).Base().MetadataLocation()
+	_, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "p", Add: l.added(tbl, s, 12), Sequence: table.SequenceProperty, Optimized: map[string]int64{"": 3}})
+	if !errors.Is(err, table.ErrUnsupported) || !strings.Contains(err.Error(), "db.users") || !strings.Contains(err.Error(), "firn.optimized-sequence to auto or puffin") {
+		t.Errorf("property under a mark: %v", err)
+	}
+	if l.load(tbl).Base().MetadataLocation() != seen {
+		t.Error("the refused commit is there")
+	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 13), Optimized: map[string]int64{"": 3}})
+	l.wantPuffin(tbl, map[string]int64{"": 3})
+	// Rows that all cancel: an empty snapshot carries the sequence, and says who made it.
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 4}, Summary: map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize}})
+	l.wantPuffin(tbl, map[string]int64{"": 4})
+	if sn, _ := l.head(tbl); sn.Operation != "append" || sn.Summary[mixed.SummaryProducer] != mixed.ProducerOptimize || sn.Summary[table.PropCommitID] == "" ||
+		sn.Summary["total-data-files"] != "3" {
+		t.Errorf("empty snapshot %+v", sn)
+	}
+	// Pruned, and back: a partition without change files may leave the map.
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{}})
+	l.wantPuffin(tbl, map[string]int64{})
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 5}})
+	if got := l.load(tbl).Base().Properties()[mixed.PropPartitions]; got != stale {
+		t.Errorf("property %s", got)
+	}
+	if err := table.SetRef(t.Context(), l.load(tbl).Base(), "main", before.ID); err != nil {
+		t.Fatal(err)
+	}
+	if now := l.load(tbl); now.InPuffin() || now.Optimized()[""] != 2 {
+		t.Errorf("rolled back: optimized %v in Puffin %v", now.Optimized(), now.InPuffin())
+	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 14), Optimized: map[string]int64{"": 3}, Sequence: table.SequenceProperty})
+	if now := l.load(tbl); now.InPuffin() || now.Optimized()[""] != 3 || now.Base().Snapshot().Summary[mixed.MarkOptimizedSequence] != "" {
+		t.Errorf("after the roll-back: optimized %v, %+v", now.Optimized(), now.Base().Snapshot())
+	}
+	// By the table's property, for whoever commits.
+	if err := tbl.SetProperties(t.Context(), map[string]string{table.PropSequence: "puffin"}); err != nil {
+		t.Fatal(err)
+	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 15)})
+	l.wantPuffin(tbl, map[string]int64{"": 3})
+	if err := tbl.SetProperties(t.Context(), map[string]string{table.PropSequence: "statistics"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "q", Add: l.added(tbl, s, 16)}); !errors.Is(err, table.ErrUnsupported) ||
+		!strings.Contains(err.Error(), `"statistics" is not auto, property or puffin`) {
+		t.Errorf("a form that is none: %v", err)
+	}
+}
+
+// testExpireKeepsMark: whatever is expired, readers find the newest mark from the head, and its statistics, although an engine
+// that knows nothing of them has committed since.
+func testExpireKeepsMark(t *testing.T, kind string) {
+	l, s := newLake(t, kind), users(t)
+	tbl := l.create("db.users", s)
+	l.merged(tbl, s)
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 11), Optimized: map[string]int64{"": 2}, Sequence: table.SequencePuffin})
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 12), Optimized: map[string]int64{"": 3}})
+	marked, files := l.head(tbl)
+	for id := range int64(3) {
+		if err := table.AddForeign(t.Context(), l.load(tbl).Base(), l.added(tbl, s, 20+id)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.now = l.now.Add(time.Hour)
+	got, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0)
+	if err != nil || got.Snapshots != 3 { // two of the property, the first marked one
+		t.Errorf("%+v, %v", got, err)
+	}
+	now := l.load(tbl)
+	if now.Optimized()[""] != 3 || !slices.Equal(table.Statistics(now.Base())[marked.ID], files) || len(table.Statistics(now.Base())) != 1 {
+		t.Errorf("optimized %v, statistics %v", now.Optimized(), table.Statistics(now.Base()))
+	}
+	if n := len(l.puffins()); n != 1 {
+		t.Errorf("%d statistics files on disk", n)
+	}
+	if orphans, err := now.Orphans(t.Context(), time.Now().Add(time.Hour)); err != nil || len(orphans) != 0 && kind != "rest-server" {
+		t.Errorf("orphans %v, %v", orphans, err)
+	}
+	// Our next commit marks the head, and then the others may go.
+	l.now = l.now.Add(-time.Hour)
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 13)})
+	l.now = l.now.Add(time.Hour)
+	if got, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil || got.Snapshots != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	l.wantPuffin(tbl, map[string]int64{"": 3})
+	if n := len(l.puffins()); n != 1 {
+		t.Errorf("%d statistics files on disk", n)
+	}
+}
+
+// testExpireKeepsNames: the snapshots that tags name are kept, with their files and statistics.
+func testExpireKeepsNames(t *testing.T, kind string) {
+	l, s := newLake(t, kind), users(t)
+	tbl := l.create("db.users", s)
+	l.merged(tbl, s)
+	tagged := l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 11), Optimized: map[string]int64{"": 2}, Sequence: table.SequencePuffin})
+	if err := table.SetRef(t.Context(), l.load(tbl).Base(), "eod", tagged.ID); err != nil {
+		t.Fatal(err)
+	}
+	all := l.files(l.load(tbl).Base())
+	l.base(tbl, table.BaseCommit{Remove: slices.DeleteFunc(slices.Clone(all), func(f table.File) bool { return f.Content != table.Data })})
+	l.now = l.now.Add(time.Hour)
+	if got, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil || got.Snapshots != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	now := l.load(tbl)
+	kept, err := now.Base().FilesAt(t.Context(), tagged.ID)
+	if err != nil || len(kept) != len(all) {
+		t.Errorf("%d files of the tag, %v", len(kept), err)
+	}
+	for _, path := range append(slices.Concat(slices.Collect(maps.Values(table.Statistics(now.Base())))...), pathsOf(kept)...) {
+		if _, err := os.Stat(strings.TrimPrefix(path, "file://")); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(table.Statistics(now.Base())); n != 2 || len(l.puffins()) != 2 {
+		t.Errorf("%d entries of statistics, files %v", n, l.puffins())
+	}
+}
+
+func pathsOf(files []table.File) (paths []string) {
+	for _, f := range files {
+		paths = append(paths, f.Path)
+	}
+	return paths
+}
+
+func (l *lake) puffins() []string {
+	l.t.Helper()
+	return slices.DeleteFunc(l.onDisk(), func(p string) bool { return !strings.HasSuffix(p, ".puffin") })
+}
+
+// TestExpirable: a change file goes only if both its sequence number and its transaction are merged, and never from a partition
+// that has no sequence.
+func TestExpirable(t *testing.T) {
+	l, s := newLake(t, "sqlite"), users(t)
+	tbl := l.create("db.users", s)
+	l.append(tbl, l.commit(0, 0, 2, l.file(tbl.Change(), s, mixed.Insert, 0, 1, row{1, "a"}), l.file(tbl.Change(), s, mixed.Insert, 7, 2, row{2, "b"})))
+	files := l.files(l.load(tbl).Change())
+	slices.SortFunc(files, func(a, b table.File) int { return int(a.Info.Txn - b.Info.Txn) })
+	expect := func(what string, own, far bool) {
+		t.Helper()
+		now := l.load(tbl)
+		if now.Expirable(files[0]) != own || now.Expirable(files[1]) != far {
+			t.Errorf("%s: %v and %v", what, now.Expirable(files[0]), now.Expirable(files[1]))
+		}
+		for i, f := range files {
+			if _, err := tbl.RemoveChangeFiles(t.Context(), files[i:i+1], 0); (err == nil) != now.Expirable(f) {
+				t.Errorf("%s: remove %s: %v", what, f.Path, err)
+			}
+		}
+	}
+	expect("no map", false, false)
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{}})
+	expect("empty map", false, false)
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"region=eu": 9}})
+	expect("another partition", false, false)
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 2}})
+	if !l.load(tbl).Merged(files[1]) {
+		t.Error("readers see it")
+	}
+	expect("merged", true, false)
+	l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 7}})
+	expect("transaction merged", true, true)
+}
+
+// damage replaces a store's metadata by an edited copy.
+func (l *lake) damage(s *table.Store, edit func(md map[string]any)) {
+	l.t.Helper()
+	b, err := os.ReadFile(strings.TrimPrefix(s.MetadataLocation(), "file://"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	md := map[string]any{}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber() // snapshot ids
+	if err := d.Decode(&md); err != nil {
+		l.t.Fatal(err)
+	}
+	edit(md)
+	if b, err = json.Marshal(md); err != nil {
+		l.t.Fatal(err)
+	}
+	l.n++
+	path := fmt.Sprintf("%s/metadata/99999-%d.metadata.json", strings.TrimPrefix(s.Location(), "file://"), l.n)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", l.options.URI)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer db.Close()
+	ns, name, _ := strings.Cut(s.Name(), ".")
+	if _, err := db.ExecContext(l.t.Context(), `UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = ? AND table_name = ?`, "file://"+path, ns, name); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// everything is all that a commit could touch: the files below the lake's directory with their bytes, and the catalog's rows.
+func (l *lake) everything() map[string]string {
+	l.t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(filepath.Join(l.dir, "warehouse"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		out[path] = string(b)
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", l.options.URI)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(l.t.Context(), `SELECT table_name, metadata_location FROM iceberg_tables`)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, at string
+		if err := rows.Scan(&name, &at); err != nil {
+			l.t.Fatal(err)
+		}
+		out["catalog "+name] = at
+	}
+	if err := rows.Err(); err != nil {
+		l.t.Fatal(err)
+	}
+	return out
+}
+
+// puffinTable is a table whose head is marked.
+func puffinTable(t *testing.T) (*lake, *table.Table, *changelog.Schema, string) {
+	l, s := newLake(t, "sqlite"), users(t)
+	tbl := l.create("db.users", s)
+	l.merged(tbl, s)
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 11), Optimized: map[string]int64{"": 2}, Sequence: table.SequencePuffin})
+	_, files := l.head(tbl)
+	return l, tbl, s, strings.TrimPrefix(files[0], "file://")
+}
+
+// TestStatisticsCutShort: a statistics file that is cut at any length, or gone, is an error that names table, file and way out;
+// no damaged byte ends in a panic or a negative answer; nothing is written or removed.
+func TestStatisticsCutShort(t *testing.T) {
+	l, tbl, s, file := puffinTable(t)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(b []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range whole {
+		write(whole[:n])
+		_, err := tbl.Reload(t.Context())
+		if !errors.Is(err, table.ErrCorrupt) || !strings.Contains(err.Error(), "db.users") || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "restore the file") {
+			t.Fatalf("cut at %d of %d: %v", n, len(whole), err)
+		}
+	}
+	write(whole)
+	now := l.load(tbl)
+	for i := range whole {
+		for _, x := range []byte{0x01, 0x80, 0xff} {
+			b := bytes.Clone(whole)
+			b[i] ^= x
+			write(b)
+			if now, err := tbl.Reload(t.Context()); err != nil && !errors.Is(err, table.ErrCorrupt) {
+				t.Fatalf("byte %d: %v, %v", i, now, err)
+			}
+		}
+	}
+	write(whole[:len(whole)/2])
+	before := l.everything()
+	for what, err := range map[string]error{
+		"base commit": second(tbl.CommitBase(t.Context(), table.BaseCommit{ID: "b", Optimized: map[string]int64{"": 3}})),
+		"manifests":   tbl.RewriteManifests(t.Context(), now.Base(), 0),
+		"removal":     second(tbl.RemoveChangeFiles(t.Context(), nil, 0)),
+	} {
+		if !errors.Is(err, table.ErrCorrupt) || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if !maps.Equal(l.everything(), before) {
+		t.Error("something was written or removed")
+	}
+	write(whole)
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 12)})
+	l.wantPuffin(tbl, map[string]int64{"": 2})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestStatisticsEntries: a mark without statistics, or with two entries of them, is an error that names the snapshot; so is a file
+// without the blob, with two, and with one that is no map.
+func TestStatisticsEntries(t *testing.T) {
+	entries := func(md map[string]any) []any { return md["statistics"].([]any) }
+	for name, c := range map[string]struct {
+		edit func(md map[string]any)
+		want string
+	}{
+		"none":     {func(md map[string]any) { delete(md, "statistics") }, "has 0 entries of statistics with the blob optimized-sequence"},
+		"two":      {func(md map[string]any) { md["statistics"] = append(entries(md), entries(md)...) }, "has 2 entries of statistics"},
+		"no blobs": {func(md map[string]any) { entries(md)[0].(map[string]any)["blob-metadata"] = []any{} }, "has 0 entries"},
+		"another snapshot's": {func(md map[string]any) {
+			entries(md)[0].(map[string]any)["snapshot-id"] = md["snapshots"].([]any)[0].(map[string]any)["snapshot-id"]
+		}, "has 0 entries"},
+	} {
+		l, tbl, _, _ := puffinTable(t)
+		l.damage(l.load(tbl).Base(), c.edit)
+		before := l.everything()
+		for _, err := range []error{
+			second(tbl.Reload(t.Context())), second(tbl.CommitBase(t.Context(), table.BaseCommit{ID: "b", Optimized: map[string]int64{"": 3}})),
+		} {
+			if !errors.Is(err, table.ErrCorrupt) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "db.users") || !strings.Contains(err.Error(), "roll the base store back") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if !maps.Equal(l.everything(), before) {
+			t.Errorf("%s: something was written or removed", name)
+		}
+	}
+}
