@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,9 +22,16 @@ import (
 )
 
 // unpackAmoro unpacks tables that Amoro wrote, and what it says about them, into the working directory: their paths are
-// relative. (Metadata, manifests and statistics only: from data/amoro/tables.tar.xz.)
+// relative. (Metadata, manifests and statistics only: from data/amoro/tables.tar.xz, which FIRN_TEST_AMORO may name.)
 func unpackAmoro(t *testing.T) {
 	t.Helper()
+	if whole := os.Getenv("FIRN_TEST_AMORO"); whole != "" {
+		t.Chdir(t.TempDir())
+		if out, err := exec.CommandContext(t.Context(), "tar", "-xJf", whole).CombinedOutput(); err != nil {
+			t.Fatalf("unpack %s: %v: %s", whole, err, out)
+		}
+		return
+	}
 	f, err := os.Open(filepath.Join("testdata", "amoro.tar.gz"))
 	if err != nil {
 		t.Fatal(err)
