@@ -61,10 +61,16 @@ func TestCrash(t *testing.T) {
 		lucky bool
 		step  int
 		parts []string
-	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 17, []string{"truncate(2, v)"}}} {
+		form  table.SequenceForm
+	}{
+		{"lost", false, 1, nil, table.SequenceAuto}, {"some unsynced data survives", true, 4, nil, table.SequenceAuto},
+		{"partitions", false, 17, []string{"truncate(2, v)"}, table.SequenceAuto},
+		// The property holds the sequences before; the first commit after it goes to Puffin.
+		{"to Puffin", false, 5, nil, table.SequencePuffin}, {"to Puffin, partitions", false, 29, []string{"truncate(2, v)"}, table.SequencePuffin},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; crashAt(t, k, tc.lucky, tc.parts, points); k += tc.step * sweep {
+			for k := 1; crashAt(t, k, tc.lucky, tc.parts, tc.form, points); k += tc.step * sweep {
 			}
 			t.Logf("crashed at %v", points)
 			for _, where := range places {
@@ -77,7 +83,7 @@ func TestCrash(t *testing.T) {
 }
 
 // crashAt is one run, with a crash at point k; it reports whether there was such a point.
-func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]int) bool {
+func crashAt(t *testing.T, k int, lucky bool, parts []string, form table.SequenceForm, points map[string]int) bool {
 	w := newPartedWorld(t, nil, parts...)
 	w.options = small(20_000)
 	w.open()
@@ -87,6 +93,7 @@ func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]
 		w.once(Minor)
 	}
 	w.flush(w.random(r, 25)...)
+	w.options.Rules.Sequence = form
 	c := &crasher{w: w, lucky: lucky, left: k}
 	crashed := w.crash(c, points, func() error {
 		for _, typ := range []Type{Minor, Major} {
@@ -115,6 +122,9 @@ func crashAt(t *testing.T, k int, lucky bool, parts []string, points map[string]
 	w.upToDate()
 	if p := w.progress(); p.IndexSnapshot != w.table().Base().SnapshotID() {
 		t.Errorf("crash %d: index is of snapshot %d", k, p.IndexSnapshot)
+	}
+	if got := w.table().InPuffin(); got != (form == table.SequencePuffin) {
+		t.Errorf("crash %d: in Puffin %v", k, got)
 	}
 	if t.Failed() {
 		t.Fatalf("crash %d at %s", k, c.where)

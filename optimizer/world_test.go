@@ -2,6 +2,7 @@ package optimizer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -618,6 +619,9 @@ func (w *world) noLitter() {
 				named[f.Path[strings.LastIndexByte(f.Path, '/')+1:]] = true
 			}
 		}
+		for _, p := range w.statistics(st) {
+			named[p[strings.LastIndexByte(p, '/')+1:]] = true
+		}
 	}
 	for _, st := range []*table.Store{t.Base(), t.Change()} {
 		w.eachOnDisk(strings.TrimPrefix(st.Location(), "file://")+"/data", func(dir, name string) {
@@ -626,6 +630,22 @@ func (w *world) noLitter() {
 			}
 		})
 	}
+}
+
+// statistics returns the paths of a store's statistics files.
+func (w *world) statistics(st *table.Store) (paths []string) {
+	b, err := w.catalog.FS().ReadFile(st.MetadataLocation())
+	w.must(err)
+	var md struct {
+		Statistics []struct {
+			Path string `json:"statistics-path"`
+		}
+	}
+	w.must(json.Unmarshal(b, &md))
+	for _, s := range md.Statistics {
+		paths = append(paths, s.Path)
+	}
+	return paths
 }
 
 // eachOnDisk visits the files in a directory and below.
