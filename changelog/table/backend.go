@@ -41,8 +41,10 @@ var (
 	// errMoved: the commit's base is no longer what the catalog has. It was not applied, unless something between us and the
 	// catalog has sent it twice: whoever drops what it names looks first.
 	errMoved = errors.New("table: metadata has moved")
-	// errRefused: the commit never reached the catalog, or the catalog will not have it. It was not applied.
+	// errRefused: the commit never reached the catalog, or the catalog will not have it. It was not applied, by the catalog's word.
 	errRefused = errors.New("table: commit is not possible")
+	// errUnsent, an errRefused: nothing was sent.
+	errUnsent = fmt.Errorf("%w: it was not sent", errRefused)
 )
 
 // backend is a kind of catalog. All calls are safe for concurrent use.
@@ -56,7 +58,8 @@ type backend interface {
 	// there after an error, Catalog.Create completes. Error: ErrExists.
 	create(ctx context.Context, tables ...newTable) error
 	// commit makes the result of updates on base the table's metadata, if the table still is what base says, as far as the
-	// catalog can compare (see comparesSnapshots). Errors: errMoved, errRefused; after others the outcome is not known.
+	// catalog can compare (see comparesSnapshots). Errors: errMoved, errRefused, errUnsent; after others the outcome is not known.
+	// Nothing that a commit which came all the same would need is removed before the catalog was looked at again.
 	commit(ctx context.Context, id ident, base loaded, updates []ice.Update) (loaded, error)
 	// settled reports whether a commit made on base, whose outcome was not known, and which is not in now, is certain never to
 	// come: false while a request may still be on its way.

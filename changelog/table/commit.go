@@ -405,6 +405,9 @@ func (s *Store) try(ctx context.Context, p plan) (Snapshot, error) {
 	if err != nil {
 		return now.resolve(ctx, p, made, err)
 	}
+	if err := now.confirm(ctx, p, made, after); err != nil {
+		return Snapshot{}, err
+	}
 	if made != nil && e.snapshot != nil {
 		return snapshotOf(made.snapshot), nil
 	}
@@ -412,30 +415,56 @@ func (s *Store) try(ctx context.Context, p plan) (Snapshot, error) {
 	return now.currentSnapshot(), nil
 }
 
+// confirm looks for a commit that the catalog says it has made (P2): on its word the log is trimmed and old files go. Where it cannot
+// be looked at, its word stands. Error: ErrUnknownOutcome, the commit is not there.
+func (s *Store) confirm(ctx context.Context, p plan, made *produced, after loaded) error {
+	now, err := s.reload(ctx)
+	if err != nil || now.loaded.location == after.location && after.location != "" {
+		return nil //nolint:nilerr // as documented
+	}
+	if _, ok := now.find(p.id); ok || now.has(made) {
+		return nil
+	}
+	for e := range now.loaded.metadata.PreviousFiles() { // another commit came after it
+		if e.MetadataFile == after.location {
+			return nil
+		}
+	}
+	return fmt.Errorf("commit %q to %s: the catalog says that it is made, and does not have it: look after the catalog before its log is lost: %w",
+		p.id, s.id, ErrUnknownOutcome)
+}
+
+// has reports whether the store has a snapshot that was made for it.
+func (s *Store) has(made *produced) bool {
+	return made != nil && s.loaded.metadata.SnapshotByID(made.snapshot.SnapshotID) != nil
+}
+
 // resolve finds out what became of a commit on s that ended in an error (P2): it looks for the commit's id, or for its
-// snapshot, in the table as it is.
+// snapshot, in the table as it is, and takes no catalog's word for it that nothing was done.
 func (s *Store) resolve(ctx context.Context, p plan, made *produced, cause error) (Snapshot, error) {
 	backend, fs := s.table.catalog.backend, s.table.catalog.fs
-	if errors.Is(cause, errRefused) || errors.Is(cause, errMoved) && !backend.ownsMetadata() {
+	if errors.Is(cause, errUnsent) {
 		made.discard(fs)
 		return Snapshot{}, cause
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	now, err := s.reload(ctx)
+	if errors.Is(err, ErrNotFound) && errors.Is(cause, errRefused) { // dropped meanwhile
+		made.discard(fs)
+		return Snapshot{}, cause
+	}
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("commit %q to %s: %w: %w", p.id, s.id, ErrUnknownOutcome, errors.Join(cause, err))
 	}
 	if snap, ok := now.find(p.id); ok {
 		return snap, nil
 	}
-	if made != nil {
-		if landed := now.loaded.metadata.SnapshotByID(made.snapshot.SnapshotID); landed != nil {
-			return snapshotOf(landed), nil
-		}
+	if now.has(made) {
+		return snapshotOf(made.snapshot), nil
 	}
 	switch {
-	case errors.Is(cause, errMoved): // a proxy may have sent it twice, and the second was refused because the first landed: it did not
+	case errors.Is(cause, errMoved), errors.Is(cause, errRefused):
 		made.discard(fs)
 		return Snapshot{}, cause
 	case !backend.settled(s.loaded, now.loaded):

@@ -52,7 +52,7 @@ func postgresOutcome(err error) error {
 	var connect *pgconn.ConnectError
 	switch {
 	case errors.As(err, &connect), pgconn.SafeToRetry(err):
-		return errRefused // nothing was sent
+		return errUnsent
 	case !errors.As(err, &failed), failed.Code == "40003": // statement_completion_unknown
 		return nil
 	case strings.HasPrefix(failed.Code, "40"): // rolled back for another transaction

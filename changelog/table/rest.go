@@ -301,7 +301,9 @@ func (c *restCatalog) commit(ctx context.Context, id ident, base loaded, updates
 		return loaded{}, fmt.Errorf("commit %s: %w: %w", id, errMoved, err)
 	case status == http.StatusNotFound:
 		return loaded{}, fmt.Errorf("commit %s: %w: %w: %w", id, errRefused, ErrNotFound, err)
-	case errors.Is(err, errNotSent), status >= 300 && status < 500:
+	case errors.Is(err, errNotSent):
+		return loaded{}, fmt.Errorf("commit %s: %w: %w", id, errUnsent, err)
+	case status >= 300 && status < 500:
 		return loaded{}, fmt.Errorf("commit %s: %w: %w", id, errRefused, err)
 	default: // no answer, or one that leaves it open: 500, 502, 504; and 503, which proxies give, too
 		return loaded{}, fmt.Errorf("commit %s: %w", id, err)

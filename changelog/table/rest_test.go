@@ -125,7 +125,7 @@ func TestRESTClaimMovesNoHead(t *testing.T) {
 // TestRESTOutcomes (P2): every answer that leaves it open what became of a commit ends in the truth: found where it
 // landed, ErrUnknownOutcome where it has not (yet), and sent again under its id it is in the table once.
 func TestRESTOutcomes(t *testing.T) {
-	for _, status := range []int{0, 500, 502, 503, 504, 409} { // 409: a proxy has sent it twice
+	for _, status := range []int{0, 500, 502, 503, 504, 409, 400, 403, 404, 422, 429} { // 409: a proxy has sent it twice; the rest of 4xx are lies
 		l, s := newLake(t, "rest"), users(t)
 		tbl := l.create("db.users", s)
 		l.rest.inject(func(_ string, apply func() int) int { apply(); return status })

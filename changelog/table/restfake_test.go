@@ -32,6 +32,7 @@ type restFake struct {
 	scheme       string // of table locations
 	down         atomic.Bool
 	lies         atomic.Bool // answers commits with success, and does nothing
+	feigns       atomic.Bool // answers commits with what would come of them, and does nothing
 	// fault stands round each POST of a commit, a creation or a transaction. nil: none.
 	fault atomic.Pointer[fault]
 
@@ -343,7 +344,9 @@ func (f *restFake) commit(w http.ResponseWriter, r *http.Request) {
 		f.tableAnswer(w, f.tables[c.name()])
 		return
 	}
-	f.tables[c.name()] = t
+	if !f.feigns.Load() {
+		f.tables[c.name()] = t
+	}
 	f.tableAnswer(w, t)
 }
 

@@ -157,30 +157,39 @@ func (c *sqlCatalog) list(ctx context.Context) (tables []ident, err error) {
 }
 
 func (c *sqlCatalog) load(ctx context.Context, id ident) (loaded, error) {
-	var location sql.NullString
-	err := c.db.QueryRowContext(ctx, c.sql(`SELECT metadata_location FROM iceberg_tables
-		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?{isTable}`), c.name, id.namespace, id.name).Scan(&location)
-	if errors.Is(err, sql.ErrNoRows) {
-		return loaded{}, fmt.Errorf("%s: %w", id, ErrNotFound)
-	}
+	location, err := c.locationOf(ctx, id)
 	if err != nil {
-		return loaded{}, fmt.Errorf("load %s: %w", id, err)
+		return loaded{}, err
 	}
 	c.mu.Lock()
 	cached := c.mu.cache[id]
 	c.mu.Unlock()
-	if cached.location == location.String {
+	if cached.location == location {
 		return cached, nil
 	}
-	b, err := c.fs.ReadFile(location.String)
+	b, err := c.fs.ReadFile(location)
 	if err != nil {
 		return loaded{}, fmt.Errorf("load %s: %w", id, err)
 	}
 	md, err := ice.ParseMetadataBytes(b)
 	if err != nil {
-		return loaded{}, fmt.Errorf("load %s from %s: %w: %w", id, location.String, ErrCorrupt, err)
+		return loaded{}, fmt.Errorf("load %s from %s: %w: %w", id, location, ErrCorrupt, err)
 	}
-	return c.remember(id, loaded{metadata: md, location: location.String}), nil
+	return c.remember(id, loaded{metadata: md, location: location}), nil
+}
+
+// locationOf returns a table's metadata file. Error: ErrNotFound.
+func (c *sqlCatalog) locationOf(ctx context.Context, id ident) (string, error) {
+	var location sql.NullString
+	err := c.db.QueryRowContext(ctx, c.sql(`SELECT metadata_location FROM iceberg_tables
+		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?{isTable}`), c.name, id.namespace, id.name).Scan(&location)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return "", fmt.Errorf("load %s: %w", id, err)
+	}
+	return location.String, nil
 }
 
 func (c *sqlCatalog) remember(id ident, l loaded) loaded {
@@ -262,33 +271,55 @@ func (c *sqlCatalog) commit(ctx context.Context, id ident, base loaded, updates 
 	updates = append(repairs(base.metadata), updates...) // first: some of the entries may go with their snapshots
 	md, err := ice.UpdateTableMetadata(base.metadata, updates, base.location)
 	if err != nil {
-		return loaded{}, fmt.Errorf("%w: update metadata of %s: %w", errRefused, id, err)
+		return loaded{}, fmt.Errorf("%w: update metadata of %s: %w", errUnsent, id, err)
 	}
 	l, err := c.write(md, versionOf(base.location)+1)
 	if err != nil {
-		return loaded{}, fmt.Errorf("%w: write metadata of %s: %w", errRefused, id, err)
+		return loaded{}, fmt.Errorf("%w: write metadata of %s: %w", errUnsent, id, err)
 	}
+	if err := c.swap(ctx, id, base.location, l.location); err != nil {
+		return loaded{}, fmt.Errorf("commit %s: %w", id, err)
+	}
+	c.remember(id, l)
+	c.dropOldMetadata(base.metadata, l.metadata)
+	return l, nil
+}
+
+// swap makes a table's metadata file another one. Errors as those of backend.commit: an answer of failure is not taken at its word
+// before the new file is removed, because a table that names it would be lost.
+func (c *sqlCatalog) swap(ctx context.Context, id ident, from, to string) error {
 	typed := ``
 	if c.typed {
 		typed = `, iceberg_type = 'TABLE'`
 	}
 	n, err := affected(c.db.ExecContext(ctx, c.sql(`UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = ?`+typed+`
 		WHERE catalog_name = ? AND table_namespace = ? AND table_name = ? AND metadata_location = ?{isTable}`),
-		l.location, base.location, c.name, id.namespace, id.name, base.location))
-	if err != nil {
-		if known := c.dialect.outcome(err); known != nil {
-			_ = c.fs.Remove(l.location) // never named by anything: at worst one small orphan
-			err = fmt.Errorf("%w: %w", known, err)
+		to, from, c.name, id.namespace, id.name, from))
+	switch {
+	case err == nil && n > 0:
+		return nil
+	case err == nil:
+		err = errMoved
+	default:
+		known := c.dialect.outcome(err)
+		if known == nil {
+			return err
 		}
-		return loaded{}, fmt.Errorf("commit %s: %w", id, err)
+		err = fmt.Errorf("%w: %w", known, err)
 	}
-	if n == 0 {
-		_ = c.fs.Remove(l.location) // never named by anything: at worst one small orphan
-		return loaded{}, fmt.Errorf("commit %s: %w", id, errMoved)
+	if !errors.Is(err, errUnsent) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+		defer cancel()
+		now, look := c.locationOf(ctx, id)
+		switch {
+		case look == nil && now == to:
+			return nil // it says no, and has it
+		case look != nil && !errors.Is(look, ErrNotFound):
+			return fmt.Errorf("%s; and then: %w", err, look) //nolint:errorlint // what it says is not certain any more
+		}
 	}
-	c.remember(id, l)
-	c.dropOldMetadata(base.metadata, l.metadata)
-	return l, nil
+	_ = c.fs.Remove(to) // named by nothing: at worst one small orphan
+	return err
 }
 
 // dropOldMetadata removes the metadata files that have left the log of previous ones.
