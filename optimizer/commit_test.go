@@ -106,6 +106,9 @@ func TestCancelled(t *testing.T) {
 	if s := w.table().Optimized()[""]; s != 1 {
 		t.Errorf("optimized sequence %d", s)
 	}
+	if got := w.table().Base().Watermark(); got != 2 {
+		t.Errorf("base watermark %d", got)
+	}
 	if w.table().Base().SnapshotID() != 0 || w.progress().Optimized != 2 {
 		t.Errorf("snapshot %d, progress %+v", w.table().Base().SnapshotID(), w.progress())
 	}

@@ -76,6 +76,9 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	}
 	c.RemoveDeletes = l.deadDeletes(gone)
 	seq, err := l.optimized(taken)
+	if err == nil {
+		c.Watermark, err = l.t.WatermarkOf(seq)
+	}
 	if err != nil {
 		return nil, abandon(out, err)
 	}

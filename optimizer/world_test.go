@@ -306,6 +306,7 @@ func (w *world) flush(ops ...op) {
 	w.names++
 	c := table.Commit{FlushMark: table.FlushMark{
 		CommitID: "flush-" + strconv.Itoa(w.names), Epoch: w.progress().Epoch, From: w.seq, To: w.seq + changelog.SeqNum(len(ops)),
+		Watermark: int64(w.seq) + int64(len(ops)), //nolint:gosec // small: the source's clock ticks with each change
 	}}
 	for f, list := range rows {
 		c.Add = append(c.Add, w.writeIn(t.Change(), s, f.partition, f.typ, f.node, 0, true, len(list), func(i int) ([]changelog.Value, int64) {
@@ -477,6 +478,9 @@ func (w *world) check() {
 	changes, err := t.Change().Files(w.ctx())
 	w.must(err)
 	for _, f := range changes {
+		if !t.Merged(f) && t.Base().Watermark() >= f.FirstOffset {
+			w.Errorf("base watermark is %d, and %s with change %d is not merged", t.Base().Watermark(), f.Path, f.FirstOffset)
+		}
 		if !t.Merged(f) && int64(p.Optimized) >= f.FirstOffset { //nolint:gosec // small
 			w.Errorf("optimized up to change %d, and %s with change %d is not merged", p.Optimized, f.Path, f.FirstOffset)
 		}

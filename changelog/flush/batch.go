@@ -36,7 +36,8 @@ type batch struct {
 	removals removals             // without a key: what the changes take out
 	dead     []datafile.PosDelete // where those rows are in base files
 
-	changes int // those that made rows
+	times   sourceTimes // of the changes
+	changes int         // those that made rows
 	bytes   int64
 }
 
@@ -59,7 +60,7 @@ func newBatch(t *table.Table, history changelog.Schemas, buckets int, o datafile
 	b := &batch{
 		fs: t.FS(), path: t.Base().DataPathIn, schema: schema, rows: datafile.NewProjector(history, schema),
 		types: schema.KeyTypes(), buckets: buckets, op: rand.Int64(), options: o,
-		key: make([]changelog.Value, len(schema.Columns)),
+		key: make([]changelog.Value, len(schema.Columns)), times: sourceTimes{},
 	}
 	if t.Keyed() {
 		b.path = t.Change().DataPathIn
@@ -255,7 +256,10 @@ func (b *batch) fill(ctx context.Context, from changelog.SeqNum, changes iter.Se
 	if b.parted != nil { // it holds rows, and each takes more than its bytes
 		l.each = 2 * imageBytes
 	}
-	to, seen, size, err := walk(ctx, from, changes, l, b.add)
+	to, seen, size, err := walk(ctx, from, changes, l, func(c *changelog.Change) error {
+		b.times.note(c)
+		return b.add(c)
+	})
 	b.bytes += size
 	return to, seen, err
 }

@@ -65,6 +65,7 @@ type Flusher struct {
 	recovered bool
 	epoch     changelog.Epoch
 	positions positions // of the last commit
+	times     sourceTimes
 	pending   *prepared // written, and not known to be committed
 	perChange int64     // estimated bytes
 	nudge     chan chan<- error
@@ -314,6 +315,10 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 		at.advance(read)
 	}
 	c.Positions = at.sorted()
+	for id, ms := range f.times {
+		b.times.raise(id, ms)
+	}
+	b.times.mark(&c.FlushMark)
 	f.pending = &prepared{batch: b, commit: c}
 	return nil
 }
@@ -473,6 +478,8 @@ func (f *Flusher) advance(ctx context.Context, m *table.FlushMark, sequence int6
 	}
 	f.positions = positions{}
 	f.positions.advance(m.Positions)
+	f.times = sourceTimes{}
+	f.times.take(m)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"firn/changelog"
+	"firn/changelog/table"
 )
 
 // positions is how far streams are applied: the next offset of each.
@@ -21,6 +22,48 @@ func (p positions) cut(at *changelog.Position) {
 	id := changelog.StreamID{Source: at.Source, Topic: at.Topic, Partition: at.Partition}
 	if next, ok := p[id]; ok && next == at.Offset+1 {
 		p[id] = at.Offset
+	}
+}
+
+// sourceTimes is the source time of the newest change of each stream, ms since 1970-01-01 UTC.
+type sourceTimes map[changelog.StreamID]int64
+
+// note takes the time of a change, if it has one. A stream's time does not go back.
+func (t sourceTimes) note(c *changelog.Change) {
+	t.raise(changelog.StreamID{Source: c.Position.Source, Topic: c.Position.Topic, Partition: c.Position.Partition}, c.SourceTime/1000)
+}
+
+func (t sourceTimes) raise(id changelog.StreamID, ms int64) {
+	if ms > t[id] {
+		t[id] = ms
+	}
+}
+
+// take takes the times that a mark has.
+func (t sourceTimes) take(m *table.FlushMark) {
+	for i, at := range m.Positions {
+		if i < len(m.Times) {
+			t.raise(at.StreamID, m.Times[i])
+		}
+	}
+}
+
+// mark puts the times into a mark, and the watermark: all changes up to it are in the lake. It is before the millisecond of the
+// newest change, of which more may come, of the stream that is least far. A stream that never gave the table a change does not count.
+func (t sourceTimes) mark(m *table.FlushMark) {
+	m.Times, m.Watermark = nil, 0
+	for i, at := range m.Positions {
+		ms := t[at.StreamID]
+		if ms == 0 {
+			continue
+		}
+		if m.Times == nil {
+			m.Times = make([]int64, len(m.Positions))
+		}
+		m.Times[i] = ms
+		if m.Watermark == 0 || ms-1 < m.Watermark {
+			m.Watermark = ms - 1
+		}
 	}
 }
 

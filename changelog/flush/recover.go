@@ -17,7 +17,7 @@ func (f *Flusher) recover(ctx context.Context) error {
 	if _, ok := f.registry.ByID(f.id); !ok {
 		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
 	}
-	f.lake, f.epoch, f.positions = nil, 0, positions{}
+	f.lake, f.epoch, f.positions, f.times = nil, 0, positions{}, sourceTimes{}
 	err := f.reload(ctx)
 	if errors.Is(err, table.ErrNotFound) || errors.Is(err, table.ErrHalf) { // its creation completes half a table, or says why not
 		return f.recoverNew()
@@ -79,6 +79,7 @@ func (f *Flusher) compare(ctx context.Context) error {
 	switch judge(mark, ok, p, applied, f.registry.WriterID()) {
 	case inStep:
 		f.positions.advance(mark.Positions)
+		f.times.take(&mark)
 		return nil
 	case ahead:
 		f.logger.Info("flush adopted that a crash had interrupted", slog.String("commit", mark.CommitID),

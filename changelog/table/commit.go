@@ -63,6 +63,9 @@ type BaseCommit struct {
 	Optimized map[string]int64
 	// Sequence is where Optimized goes. "": as the base store's property PropSequence says, else SequenceAuto.
 	Sequence SequenceForm
+	// Watermark is the source time up to which the base store then has all rows, ms since 1970-01-01 UTC; 0, or one that the store is
+	// ahead of: it stays.
+	Watermark int64
 }
 
 // ExpectNone is the BaseCommit.Expect of a store without a snapshot.
@@ -99,6 +102,7 @@ func (t *Table) AppendChanges(ctx context.Context, c Commit) (Snapshot, error) {
 		id: c.CommitID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
 			e := edit{properties: iceberg.Properties{PropMark: string(mark)}}
+			s.setWatermark(&e, c.Watermark)
 			if ch.files() > 0 || c.Marked && s.SnapshotID() != 0 || s.needsSnapshot() {
 				own := *ch
 				e.snapshot = &own
@@ -134,6 +138,7 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 		id: c.ID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
 			e := edit{properties: iceberg.Properties{PropCommitID: c.ID}}
+			s.setWatermark(&e, c.Watermark)
 			if ch.files() > 0 || s.needsSnapshot() {
 				own := *ch
 				e.snapshot = &own

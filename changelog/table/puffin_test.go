@@ -390,3 +390,31 @@ func TestStatisticsEntries(t *testing.T) {
 		}
 	}
 }
+
+// TestWatermarkOf: what flushes say of their source time, by SeqNum, and the base store's own, which does not go back.
+func TestWatermarkOf(t *testing.T) {
+	l, s := newLake(t, "sqlite"), users(t)
+	tbl := l.create("db.users", s)
+	for n := range int64(3) {
+		c := l.commit(0, changelog.SeqNum(10*n), changelog.SeqNum(10*n+10), l.file(tbl.Change(), s, mixed.Insert, 0, 10*n+1, row{n, "a"}))
+		c.Watermark = 1000 * (n + 1)
+		if snap := l.append(tbl, c); snap.Summary["firn.watermark"] != fmt.Sprint(c.Watermark) {
+			t.Errorf("summary %v", snap.Summary)
+		}
+	}
+	now := l.load(tbl)
+	for seq, want := range map[changelog.SeqNum]int64{0: 0, 9: 0, 10: 1000, 29: 2000, 30: 3000, 99: 3000} {
+		if got, err := now.WatermarkOf(seq); err != nil || got != want {
+			t.Errorf("of %d: %d, %v, want %d", seq, got, err, want)
+		}
+	}
+	if now.Change().Properties()["watermark.table"] != "3000" || now.Base().Watermark() != 0 {
+		t.Errorf("watermarks %v, %d", now.Change().Properties()["watermark.table"], now.Base().Watermark())
+	}
+	for _, w := range []int64{2000, 1000, 0} {
+		l.base(tbl, table.BaseCommit{Optimized: map[string]int64{"": 3}, Watermark: w})
+		if got := l.load(tbl).Base().Watermark(); got != 2000 {
+			t.Errorf("base watermark %d after %d", got, w)
+		}
+	}
+}

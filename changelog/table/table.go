@@ -23,6 +23,8 @@ const (
 	PropSeqFrom   = "firn.seq-from"
 	PropSeqTo     = "firn.seq-to"
 	PropPositions = "firn.positions"
+	// PropWatermark is FlushMark.Watermark in the summary of the flush's snapshot.
+	PropWatermark = "firn.watermark"
 	// PropMark is the FlushMark of the newest flush, as JSON, in the properties of the store that flushes go to: it
 	// outlives the snapshot.
 	PropMark = "firn.flush-mark"
@@ -103,6 +105,23 @@ func (t *Table) Expirable(f File) bool {
 	return ok && f.DataSequence <= s && f.Info.Txn <= s
 }
 
+// WatermarkOf returns the source time up to which all changes with a SeqNum up to seq are in the change store, ms since 1970-01-01 UTC, as
+// far as the kept flushes tell; 0: they do not.
+func (t *Table) WatermarkOf(seq changelog.SeqNum) (int64, error) {
+	mark, ok, err := t.LastCommit()
+	if err != nil || ok && mark.To <= seq {
+		return mark.Watermark, err
+	}
+	newest := int64(0)
+	for _, sn := range t.flushed().Snapshots() {
+		to, err := strconv.ParseUint(sn.Summary[PropSeqTo], 10, 64)
+		if ms, bad := strconv.ParseInt(sn.Summary[PropWatermark], 10, 64); err == nil && bad == nil && changelog.SeqNum(to) <= seq {
+			newest = max(newest, ms)
+		}
+	}
+	return newest, nil
+}
+
 // Epoch returns the epoch that owns the table; 0: none was claimed.
 func (t *Table) Epoch() (changelog.Epoch, error) {
 	var epoch changelog.Epoch
@@ -125,6 +144,12 @@ type FlushMark struct {
 	Shard     changelog.Shard
 	From, To  changelog.SeqNum // changes in (From, To]
 	Positions []changelog.StreamPosition
+	// Times are, by their place in Positions, the source times of the newest changes that came from there, ms since 1970-01-01 UTC;
+	// 0, or no place: not known.
+	Times []int64 `json:",omitempty"`
+	// Watermark is the source time up to which the table has all changes, ms since 1970-01-01 UTC; 0: not known. It becomes the store's
+	// property mixed.PropWatermark, which does not go back.
+	Watermark int64 `json:",omitempty"`
 }
 
 // LastCommit returns the mark of the newest flush; ok is false if there was none. It outlives the expiry of the flush's
@@ -146,7 +171,7 @@ func (m *FlushMark) summary() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{
+	keys := map[string]string{
 		PropCommitID:  m.CommitID,
 		PropWriter:    m.Writer,
 		PropEpoch:     strconv.FormatUint(uint64(m.Epoch), 10),
@@ -154,7 +179,11 @@ func (m *FlushMark) summary() (map[string]string, error) {
 		PropSeqFrom:   strconv.FormatUint(uint64(m.From), 10),
 		PropSeqTo:     strconv.FormatUint(uint64(m.To), 10),
 		PropPositions: string(positions),
-	}, nil
+	}
+	if m.Watermark > 0 {
+		keys[PropWatermark] = strconv.FormatInt(m.Watermark, 10)
+	}
+	return keys, nil
 }
 
 // Store is one of a table's Iceberg tables, as it was loaded. It is immutable.
@@ -191,6 +220,22 @@ func (s *Store) MetadataLocation() string { return s.loaded.location }
 
 // Properties returns the store's properties. The caller owns the map.
 func (s *Store) Properties() map[string]string { return maps.Clone(s.loaded.metadata.Properties()) }
+
+// Watermark returns the source time up to which the store says that it has all rows, ms since 1970-01-01 UTC; 0: it does not say.
+func (s *Store) Watermark() int64 {
+	ms, err := strconv.ParseInt(s.loaded.metadata.Properties()[mixed.PropWatermark], 10, 64)
+	if err != nil || ms < 0 {
+		return 0
+	}
+	return ms
+}
+
+// setWatermark adds the watermark to an edit, if it is ahead of the store's.
+func (s *Store) setWatermark(e *edit, ms int64) {
+	if ms > s.Watermark() {
+		e.properties[mixed.PropWatermark] = strconv.FormatInt(ms, 10)
+	}
+}
 
 // Snapshot is one snapshot of a store.
 type Snapshot struct {

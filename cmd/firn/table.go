@@ -148,7 +148,7 @@ func partitionText(t *table.Table) []string {
 
 // storeStatus sums the files of a store up by kind.
 func storeStatus(ctx context.Context, s *table.Store) (httpapi.StoreStatus, error) {
-	status := httpapi.StoreStatus{Location: s.Location(), Files: map[string]httpapi.FileCount{}}
+	status := httpapi.StoreStatus{Location: s.Location(), Files: map[string]httpapi.FileCount{}, WatermarkMS: s.Watermark()}
 	if snapshot := s.Snapshot(); snapshot != nil {
 		status.Snapshot, status.Sequence = snapshot.ID, snapshot.Sequence
 	}
@@ -219,6 +219,7 @@ func showTable(w io.Writer, d tableDetail) error {
 		out.row(p.name, orDash(p.seq, func(n changelog.SeqNum) string { return seqText(n) + p.where }))
 	}
 	out.row("lag", orDash(d.LagSeconds, lagText))
+	out.row("watermark", watermarkText(d.Stores))
 	if d.Rebuilding {
 		out.row("rebuilding", "rows are being rebuilt from the lake")
 	}
@@ -259,6 +260,20 @@ func showTable(w io.Writer, d tableDetail) error {
 		}
 	}
 	return out.flush()
+}
+
+// watermarkText shows up to which source time the stores have all rows.
+func watermarkText(stores map[string]httpapi.StoreStatus) string {
+	var texts []string
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(stores))) { // change, base
+		if ms := stores[name].WatermarkMS; ms > 0 {
+			texts = append(texts, time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z")+" ("+name+" store)")
+		}
+	}
+	if texts == nil {
+		return "-"
+	}
+	return strings.Join(texts, ", ")
 }
 
 func keyText(s *changelog.Schema, c changelog.Column) string {

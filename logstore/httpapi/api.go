@@ -115,6 +115,8 @@ type StoreStatus struct {
 	Snapshot int64                `json:"snapshot"` // 0: none yet
 	Sequence int64                `json:"sequence"`
 	Files    map[string]FileCount `json:"files"` // by kind
+
+	WatermarkMS int64 `json:"watermark_ms,omitempty"` // source time up to which it has all rows, ms since 1970-01-01 UTC; 0: not known
 }
 
 // FileCount sums files up.
