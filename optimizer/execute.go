@@ -3,6 +3,7 @@ package optimizer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"firn/changelog/mixed"
@@ -61,7 +62,7 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	for _, task := range tasks {
 		m, err := o.mergeOne(ctx, l, task, s, out)
 		if err != nil {
-			return nil, abandon(out, err)
+			return nil, abandon(out, fmt.Errorf("minor of %s: %w", l.t.Name(), err))
 		}
 		merges = append(merges, m)
 		done = append(done, Done{

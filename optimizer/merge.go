@@ -138,7 +138,8 @@ func (m *merge) foldFile(ctx context.Context, f ChangeFile, key *changelog.Schem
 		for i := range rows.Len() {
 			var ok bool
 			if at.offset, ok = rows.Offset(i); !ok {
-				return fmt.Errorf("row %d has no %s: %w", b.First+int64(i), mixed.FileOffsetColumn, datafile.ErrFile)
+				return fmt.Errorf("row %d has no %s, so nobody knows which deletes come after it: take the file out of the change store, or "+
+					"write its rows anew with it: %w", b.First+int64(i), mixed.FileOffsetColumn, datafile.ErrFile)
 			}
 			buf = rows.AppendKey(buf[:0], i)
 			if f.isInsert() {

@@ -91,7 +91,7 @@ func (l *lake) listBase(ctx context.Context, o datafile.Options, known map[strin
 			}
 			l.counts[f.Path] = counts
 		case table.EqualityDeletes:
-			return fmt.Errorf("optimize %s: %s has equality deletes: %w", l.t.Name(), f.Path, table.ErrUnsupported)
+			return fmt.Errorf("optimize %w", l.t.Base().Foreign(&f))
 		}
 	}
 	for path, counts := range l.counts {
@@ -125,7 +125,7 @@ func (l *lake) listChange(ctx context.Context) error {
 	for _, f := range files {
 		l.files[f.Path] = f
 		if f.Info.Type != mixed.Insert && f.Info.Type != mixed.Delete || f.Content != table.Data {
-			return fmt.Errorf("optimize %s: change file %s is neither I nor ED: %w", l.t.Name(), f.Path, table.ErrUnsupported)
+			return fmt.Errorf("optimize %w", l.t.Change().Foreign(&f))
 		}
 		l.view.Change = append(l.view.Change, ChangeFile{
 			Path: f.Path, Partition: f.Partition, Type: f.Info.Type, Txn: f.Info.Txn, Sequence: f.DataSequence,

@@ -156,7 +156,7 @@ func (f *Flusher) take(ctx context.Context, b *batch, c *table.Commit) error {
 				c.RemoveDeletes = append(c.RemoveDeletes, file)
 			}
 		}
-	} else if err := b.findRows(ctx, files); err != nil {
+	} else if err := b.findRows(ctx, store, files); err != nil {
 		return err
 	}
 	missing := 0
@@ -177,7 +177,7 @@ func (f *Flusher) take(ctx context.Context, b *batch, c *table.Commit) error {
 
 // findRows looks for the wanted rows in the base files whose bounds allow one, and leaves in removals.wanted what it has not
 // found. The rows found are in b.dead. Memory: the positions found, and what merge.Reader.Base takes.
-func (b *batch) findRows(ctx context.Context, files []table.File) error {
+func (b *batch) findRows(ctx context.Context, store *table.Store, files []table.File) error {
 	wanted := b.removals.wanted
 	may, err := newSpan(b.schema, wanted)
 	if err != nil {
@@ -185,6 +185,9 @@ func (b *batch) findRows(ctx context.Context, files []table.File) error {
 	}
 	var s merge.Snapshot
 	for _, f := range files {
+		if err := store.Foreign(&f); err != nil {
+			return fmt.Errorf("find rows: %w", err)
+		}
 		switch {
 		case f.Content != table.Data:
 			s.Deletes = append(s.Deletes, MergeFile(&f))

@@ -8,6 +8,7 @@ import (
 
 	"firn/changelog"
 	"firn/changelog/datafile"
+	"firn/changelog/mixed"
 )
 
 // lsn is a row's place in history.
@@ -63,7 +64,7 @@ func (r *Reader) loadDeletes(ctx context.Context, files []File, s *share) (keyDe
 	for _, f := range files {
 		err := r.each(ctx, f, schema, true, func(row *fileRow) error {
 			if row.offset < 0 {
-				return fmt.Errorf("%s, row %d has no file offset: %w", f.Path, row.ordinal, changelog.ErrCorrupt)
+				return noOffset(f.Path, row.ordinal)
 			}
 			key = appendKey(key[:0], schema, row.values)
 			if !s.has(key) {
@@ -80,6 +81,12 @@ func (r *Reader) loadDeletes(ctx context.Context, files []File, s *share) (keyDe
 		}
 	}
 	return deletes, nil
+}
+
+// noOffset reports a row of a change file that has no place among the others.
+func noOffset(path string, row int64) error {
+	return fmt.Errorf("change file %s, row %d has no %s, so nobody knows which deletes come after it: take the file out of the change store, "+
+		"or write its rows anew with it: %w", path, row, mixed.FileOffsetColumn, changelog.ErrCorrupt)
 }
 
 // appendKey is Schema.KeyOf, and gives null keys (which foreign tables may have; they are equal to each other) an

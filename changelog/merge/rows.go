@@ -3,7 +3,6 @@ package merge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"math"
 
@@ -117,7 +116,7 @@ func (m *merger) row(row *fileRow) error {
 	at := lsn{m.file.Info.Txn, math.MaxInt64}
 	if !m.file.base {
 		if row.offset < 0 && m.related {
-			return fmt.Errorf("%s, row %d has no file offset: %w", m.file.Path, row.ordinal, changelog.ErrCorrupt)
+			return noOffset(m.file.Path, row.ordinal)
 		}
 		at.offset = row.offset
 		out.Seq = changelog.SeqNum(max(row.offset, 0)) //nolint:gosec // not negative

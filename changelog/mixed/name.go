@@ -115,7 +115,7 @@ func parse(path string) (info FileInfo, ok bool, err error) {
 	}
 	id, err := strconv.ParseInt(parts[0], 10, 64)
 	if err != nil {
-		return FileInfo{}, true, fmt.Errorf("%w: node of %q: %w", ErrBadName, name, err)
+		return FileInfo{}, true, fmt.Errorf("%w: node of %q is beyond 64 bits", ErrBadName, name)
 	}
 	node, err := NodeOf(id)
 	if err != nil {
@@ -123,7 +123,7 @@ func parse(path string) (info FileInfo, ok bool, err error) {
 	}
 	txn, err := strconv.ParseInt(parts[2], 10, 64)
 	if err != nil {
-		return FileInfo{}, true, fmt.Errorf("%w: transaction of %q: %w", ErrBadName, name, err)
+		return FileInfo{}, true, fmt.Errorf("%w: transaction of %q is beyond 64 bits", ErrBadName, name)
 	}
 	return FileInfo{Node: node, Type: t, Txn: txn}, true, nil
 }

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -164,7 +165,8 @@ func (c *Catalog) Close() error { return c.backend.close() }
 // FS returns the file system of the catalog's tables.
 func (c *Catalog) FS() FS { return c.fs }
 
-// List returns the names of all mixed tables, sorted.
+// List returns the names of all mixed tables, sorted; also of tables whose metadata cannot be read, because nobody can tell what they
+// are: Load does.
 func (c *Catalog) List(ctx context.Context) ([]string, error) {
 	ids, err := c.backend.list(ctx)
 	if err != nil {
@@ -174,6 +176,10 @@ func (c *Catalog) List(ctx context.Context) ([]string, error) {
 	for _, id := range ids {
 		l, err := c.backend.load(ctx, id)
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrScheme) { // dropped meanwhile; or not on this disk, so not ours
+			continue
+		}
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, fs.ErrNotExist) {
+			names = append(names, id.String())
 			continue
 		}
 		if err != nil {
@@ -284,7 +290,7 @@ func (c *Catalog) complete(ctx context.Context, id ident, base loaded) (*Table, 
 	}
 	md := base.metadata
 	if !untouched(md) {
-		return nil, fmt.Errorf("%w; it was written to, so rows may be lost with it: register the change store again, or drop the table", err)
+		return nil, fmt.Errorf("%w: it was written to, so rows may be lost with it", err)
 	}
 	changeID, err := parseIdent(md.Properties()[mixed.PropChange])
 	if err != nil {
@@ -340,7 +346,7 @@ func (c *Catalog) newStore(id ident, schema *changelog.Schema, partition changel
 }
 
 func newMetadata(schemas []*iceberg.Schema, spec iceberg.PartitionSpec, location string, props map[string]string) (ice.Metadata, error) {
-	b, err := ice.NewMetadataBuilder(2)
+	b, err := ice.NewMetadataBuilder(formatVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -387,6 +393,9 @@ func (c *Catalog) tableOf(ctx context.Context, id ident, base loaded) (*Table, e
 	if mixed.StoreOf(base.metadata.Properties()) != mixed.StoreBase {
 		return nil, fmt.Errorf("%s is not a mixed table: %w", name, ErrUnsupported)
 	}
+	if err := checkVersion(id, base.metadata); err != nil {
+		return nil, err
+	}
 	if _, err := local(base.metadata.Location()); err != nil {
 		return nil, fmt.Errorf("%s is at %w", name, err)
 	}
@@ -408,10 +417,14 @@ func (c *Catalog) tableOf(ctx context.Context, id ident, base loaded) (*Table, e
 	}
 	change, err := c.backend.load(ctx, changeID)
 	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%s names its change store %s, which is not in the catalog: %w", name, changeID, ErrHalf)
+		return nil, fmt.Errorf("%s names its change store %s, which is not in the catalog: %w: register it again by its newest metadata file, or drop %s",
+			name, changeID, ErrHalf, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("change store of %s: %w", name, err)
+	}
+	if err := checkVersion(changeID, change.metadata); err != nil {
+		return nil, err
 	}
 	t.change = &Store{table: t, id: changeID, kind: mixed.StoreChange, loaded: change}
 	if len(change.metadata.Schemas()) > len(t.schemas) {
@@ -419,6 +432,19 @@ func (c *Catalog) tableOf(ctx context.Context, id ident, base loaded) (*Table, e
 		return c.loadNewer(ctx, t)
 	}
 	return t, t.checkSchemas()
+}
+
+// formatVersion is Iceberg's format version of mixed tables (spec/mixed-format.md 1.4).
+const formatVersion = 2
+
+// checkVersion refuses stores of another format version: what they may have (row lineage, deletion vectors) no reader of mixed tables
+// knows. Error: ErrUnsupported.
+func checkVersion(id ident, md ice.Metadata) error {
+	if v := md.Version(); v != formatVersion {
+		return fmt.Errorf("%s is of Iceberg's format version %d, mixed tables are of version %d: copy its rows into a new table, or restore its metadata "+
+			"from before the upgrade if nothing was written since: %w", id, v, formatVersion, ErrUnsupported)
+	}
+	return nil
 }
 
 // loadNewer completes t, whose base store was loaded before a schema that its change store has, with the base store as it

@@ -144,7 +144,8 @@ func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry, places *partiti
 		f.Info, err = mixed.ParseBase(f.Path)
 	}
 	if err != nil {
-		return File{}, err
+		return File{}, fmt.Errorf("file %s: %w: no reader can place its rows (Amoro's never ends on node 0): take it out of the store, and write its rows under another name",
+			f.Path, err)
 	}
 	if f.Partition, err = places.of(md, df); err != nil {
 		return File{}, err
@@ -159,6 +160,21 @@ func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry, places *partiti
 		}
 	}
 	return f, nil
+}
+
+// Foreign says why a live file of the store can be neither read nor optimized as mixed tables are, or returns nil: equality deletes in
+// a base store; in a change store whatever is not I or ED. Amoro's optimizer refuses them, too, and its readers fail at them or leave
+// them out unseen (spec/mixed-format.md 3.4, 6.2). Error: ErrUnsupported.
+func (s *Store) Foreign(f *File) error {
+	switch {
+	case s.kind == mixed.StoreBase && f.Content == EqualityDeletes:
+		return fmt.Errorf("%s: file %s has equality deletes, which no mixed table has: have the engine that wrote it rewrite the table's data files, "+
+			"or roll the table back to before it: %w", s.id, f.Path, ErrUnsupported)
+	case s.kind == mixed.StoreChange && (f.Info.Type != mixed.Insert && f.Info.Type != mixed.Delete || f.Content != Data):
+		return fmt.Errorf("%s: file %s is of type %s, and change stores have I and ED only: take it out of the store, and write its rows "+
+			"under a name of their type: %w", s.id, f.Path, f.Info.Type, ErrUnsupported)
+	}
+	return nil
 }
 
 func longBound(b []byte) int64 {

@@ -143,7 +143,7 @@ func (s *stores) dump(ctx context.Context, name string, f dumpFlags, add func(li
 	var line []byte
 	for row, err := range rows(ctx) {
 		if err != nil {
-			return lakeError(err)
+			return lakeError(fmt.Errorf("dump %s: %w", name, err))
 		}
 		if line, err = encoder.AppendRow(line[:0], row.Row); err != nil {
 			return err

@@ -240,18 +240,24 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 		return nil, nil, err
 	}
 	for _, f := range files {
+		if err := t.Base().Foreign(&f); err != nil {
+			return nil, nil, err
+		}
 		if f.Content == table.Data {
 			s.Base = append(s.Base, flush.MergeFile(&f))
 		} else {
 			s.Deletes = append(s.Deletes, flush.MergeFile(&f))
 		}
 	}
-	if t.Change() != nil {
+	if t.Change() != nil && store != "base" {
 		changes, err := filesOf(ctx, t.Change(), snapshot, store == "change")
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, f := range changes {
+			if err := t.Change().Foreign(&f); err != nil {
+				return nil, nil, err
+			}
 			s.Change = append(s.Change, flush.MergeFile(&f))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"strings"
 
@@ -42,7 +43,7 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 		}
 	}
 	t, err := s.catalog.Load(ctx, name)
-	if errors.Is(err, table.ErrHalf) { // whoever creates it completes it; there is nothing to restore from
+	if err != nil && leftOut(err, known) {
 		s.log.WarnContext(ctx, "table left out", "table", name, "err", err)
 		return nil
 	}
@@ -73,6 +74,14 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 	}
 	s.log.InfoContext(ctx, "restored table from the lake", "table", name, "seq", r.Progress.Flushed, "rows", rows)
 	return s.registry.UpdateProgress(ctx, entry.ID, func(p *state.Progress) { p.Rebuilding = false })
+}
+
+// leftOut reports whether a table that cannot be loaded is no reason to stop. Half a table holds nothing to restore from: whoever creates
+// it completes it, or says why not. One that this directory does not know may be anybody's: an Amoro table of a shape that firn does
+// not take, say. If it is ours after all, its flusher stops before it writes. One that is being restored is ours.
+func leftOut(err error, known bool) bool {
+	return errors.Is(err, table.ErrHalf) ||
+		!known && (errors.Is(err, table.ErrUnsupported) || errors.Is(err, table.ErrCorrupt) || errors.Is(err, fs.ErrNotExist))
 }
 
 // feeds reports whether each topic is of a configured source.

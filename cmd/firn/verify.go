@@ -27,6 +27,7 @@ func newVerifyCmd(e *env) *cobra.Command {
 		Short: "Prove that log, lookups and lake hold the same rows, and that the lake is what its metadata says",
 		Long: `Verify checks tables from the outside, a line a check (P8):
 
+  lake          (only if not) the table's metadata can be loaded
   rows          base and change files with the log's tail on top are the rows that lookups answer from; without a key:
                 the base store of an earlier flush with the log's changes on top is the base store as it is
   statistics    row counts and sizes in the manifests are those of the files
@@ -127,6 +128,7 @@ type verified struct {
 	lake *table.Table // nil: nothing is flushed yet
 	keys []string
 	log  *tableAnswer // nil: there is no server and no data directory
+	bad  error        // why the lake's table cannot be loaded
 }
 
 func (v *verifier) run(ctx context.Context, names []string) error {
@@ -140,13 +142,14 @@ func (v *verifier) run(ctx context.Context, names []string) error {
 			run  func(context.Context, *verified, *check) error
 			when bool
 		}{
-			{"rows", v.checkRows, t.log != nil && len(t.keys) > 0},
+			{"lake", checkLoads, t.bad != nil},
+			{"rows", v.checkRows, t.log != nil && len(t.keys) > 0 && t.bad == nil},
 			{"rows", v.checkBag, t.log != nil && len(t.keys) == 0 && t.lake != nil},
 			{"log", v.checkLog, v.deep && t.log != nil && len(t.keys) > 0},
 			{"statistics", v.checkStatistics, t.lake != nil},
 			{"data", v.checkData, v.deep && t.lake != nil},
 			{"references", v.checkReferences, t.lake != nil},
-			{"positions", v.checkPositions, true},
+			{"positions", v.checkPositions, t.bad == nil},
 		} {
 			if !c.when {
 				continue
@@ -229,8 +232,12 @@ func (v *verifier) tables(ctx context.Context, names []string) ([]*verified, err
 			t = &verified{name: name}
 			all[name] = t
 		}
-		if t.lake, err = v.stores.catalog.Load(ctx, name); err != nil {
+		switch t.lake, err = v.stores.catalog.Load(ctx, name); {
+		case ctx.Err() != nil:
 			return nil, err
+		case err != nil:
+			t.lake, t.bad = nil, err
+			continue
 		}
 		t.keys = t.lake.Schemas().Current().KeyNames()
 	}
@@ -242,6 +249,12 @@ func (v *verifier) tables(ctx context.Context, names []string) ([]*verified, err
 		tables[i] = all[name]
 	}
 	return tables, nil
+}
+
+// checkLoads reports a table that cannot be loaded: the others are verified all the same.
+func checkLoads(_ context.Context, t *verified, c *check) error {
+	c.differ("%s", t.bad)
+	return nil
 }
 
 // checkPositions: flushes join without a gap, source positions never go back, and log, change store and base store are

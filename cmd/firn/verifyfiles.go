@@ -36,6 +36,10 @@ func (v *verifier) checkStatistics(ctx context.Context, t *verified, c *check) e
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			if err := store.Foreign(&f); err != nil {
+				c.differ("%s", err)
+				continue
+			}
 			have, length, err := footer(t.lake, f)
 			if err != nil {
 				return fmt.Errorf("%s: %w", f.Path, err)
@@ -149,7 +153,12 @@ func checkFile(ctx context.Context, t *table.Table, f table.File, change bool, c
 			if !change {
 				continue
 			}
-			if offset, ok := view.Offset(i); !ok || f.LastOffset > 0 && (offset < f.FirstOffset || offset > f.LastOffset) {
+			offset, ok := view.Offset(i)
+			if !ok {
+				c.differ("%s, row %d: no %s: readers fail at it once a delete is pending", f.Path, rows-1, mixed.FileOffsetColumn)
+				continue
+			}
+			if f.LastOffset > 0 && (offset < f.FirstOffset || offset > f.LastOffset) {
 				c.differ("%s, row %d: %s %d, the manifest says %d to %d", f.Path, rows-1, mixed.FileOffsetColumn, offset, f.FirstOffset, f.LastOffset)
 			}
 		}
