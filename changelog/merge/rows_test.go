@@ -240,7 +240,7 @@ func TestNoOffset(t *testing.T) {
 	for _, err := range must(newReader(l.schema(), l.snap, l, Options{})).Rows(t.Context()) {
 		failed = err
 	}
-	if !errors.Is(failed, changelog.ErrCorrupt) || !strings.Contains(failed.Error(), "file offset") {
+	if !errors.Is(failed, changelog.ErrCorrupt) || !strings.Contains(failed.Error(), "no _file_offset") {
 		t.Errorf("error %v", failed)
 	}
 }

@@ -173,7 +173,10 @@ func TestFirstCommitAfterAmoro(t *testing.T) {
 			if !tbl.InPuffin() {
 				t.Fatalf("Amoro has not optimized %s", c.table)
 			}
-			before := l.javaRows("amoro." + c.table)
+			before := -1
+			if os.Getenv("FIRN_TEST_AMORO") != "" {
+				before = l.javaRows("amoro." + c.table)
+			}
 			l.now = time.Now().Add(time.Second)
 			want, was := tbl.Optimized(), tbl.Base().SnapshotID()
 			more := c.commit(l, tbl, want)
@@ -186,8 +189,10 @@ func TestFirstCommitAfterAmoro(t *testing.T) {
 				t.Errorf("head %d, was %d: statistics %v", sn.ID, was, files)
 			}
 			l.javaCanRead(now.Base())
-			if after := l.javaRows("amoro." + c.table); before >= 0 && after != before+more {
-				t.Errorf("Java reads %d rows, %d before, want %d more", after, before, more)
+			if before >= 0 {
+				if after := l.javaRows("amoro." + c.table); after != before+more {
+					t.Errorf("Java reads %d rows, %d before, want %d more", after, before, more)
+				}
 			}
 		})
 	}
@@ -227,7 +232,7 @@ func (l *lake) javaCanRead(s *table.Store) {
 // javaRows returns how many rows Iceberg's Java library reads from a table; -1: it was not asked for.
 func (l *lake) javaRows(name string) int {
 	l.t.Helper()
-	if os.Getenv("FIRN_TEST_JAVAICEBERG") == "" || os.Getenv("FIRN_TEST_AMORO") == "" {
+	if os.Getenv("FIRN_TEST_JAVAICEBERG") == "" {
 		return -1
 	}
 	peer, err := filepath.Abs(filepath.Join(os.Getenv("FIRN_TEST_JAVAICEBERG"), "dump"))

@@ -41,6 +41,7 @@ var contract = []struct {
 	{"MetadataFilesStayFew", testMetadataFilesStayFew},
 	{"WrongRows", testWrongRows},
 	{"Half", testHalf},
+	{"Retry", testRetry},
 	{"SequenceForms", testSequenceForms},
 	{"ExpireKeepsMark", testExpireKeepsMark},
 	{"ExpireKeepsNames", testExpireKeepsNames},

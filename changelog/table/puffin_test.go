@@ -2,6 +2,7 @@ package table_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,11 @@ func testSequenceForms(t *testing.T, kind string) {
 	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 11), Sequence: table.SequencePuffin}) // also a commit that says nothing of sequences
 	l.wantPuffin(tbl, map[string]int64{"": 2})
 
+	if kind == "sqlite" {
+		if n := l.javaRows("db.users"); n >= 0 && n != 3 {
+			t.Errorf("Java reads %d rows", n)
+		}
+	}
 	seen := l.load(tbl).Base().MetadataLocation()
 	_, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "p", Add: l.added(tbl, s, 12), Sequence: table.SequenceProperty, Optimized: map[string]int64{"": 3}})
 	if !errors.Is(err, table.ErrUnsupported) || !strings.Contains(err.Error(), "db.users") || !strings.Contains(err.Error(), "firn.optimized-sequence to auto or puffin") {
@@ -388,6 +394,113 @@ func TestStatisticsEntries(t *testing.T) {
 		if !maps.Equal(l.everything(), before) {
 			t.Errorf("%s: something was written or removed", name)
 		}
+	}
+}
+
+// TestStatisticsSpelling: partitions are compared decoded, whoever has spelled them; of two spellings of one the later sequence counts.
+func TestStatisticsSpelling(t *testing.T) {
+	l, tbl, s, _ := puffinTable(t)
+	ours := "region=*%7E%27"
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 12), Optimized: map[string]int64{"region=%2A~%27": 5, "region=*%7E%28": 4}})
+	l.wantPuffin(tbl, map[string]int64{ours: 5, "region=*%7E%28": 4})
+	_, files := l.head(tbl)
+	file := strings.TrimPrefix(files[0], "file://")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to string
+		want     map[string]int64
+	}{
+		{ours, "region=%2A~%27", map[string]int64{ours: 5, "region=*%7E%28": 4}},
+		{"region=*%7E%28", "region=%2A~%27", map[string]int64{ours: 5}}, // both are one
+	} {
+		if err := os.WriteFile(file, bytes.ReplaceAll(b, []byte(c.from), []byte(c.to)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // maps have no order
+			if got := l.load(tbl).Optimized(); !maps.Equal(got, c.want) {
+				t.Fatalf("%s as %s: %v, want %v", c.from, c.to, got, c.want)
+			}
+		}
+	}
+	if _, err := tbl.CommitBase(t.Context(), table.BaseCommit{ID: "back", Optimized: map[string]int64{"region=%2A~%27": 4}}); !table.IsConflict(err) {
+		t.Errorf("the sequence went back: %v", err)
+	}
+}
+
+// TestSequenceWithoutTime: a mark of the sequence alone, as a rewrite of one partition by Amoro leaves it, is read and carried on.
+func TestSequenceWithoutTime(t *testing.T) {
+	l, tbl, s, _ := puffinTable(t)
+	l.damage(l.load(tbl).Base(), func(md map[string]any) {
+		sn := md["snapshots"].([]any)
+		delete(sn[len(sn)-1].(map[string]any)["summary"].(map[string]any), mixed.MarkBaseOptimizedTime)
+		entry := md["statistics"].([]any)[0].(map[string]any)
+		entry["blob-metadata"] = entry["blob-metadata"].([]any)[:1]
+	})
+	if got := l.load(tbl).Optimized(); got[""] != 2 {
+		t.Errorf("optimized %v", got)
+	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 12), Optimized: map[string]int64{"": 3}})
+	l.wantPuffin(tbl, map[string]int64{"": 3})
+}
+
+// testRetry: a commit that expects no certain head is built again when another comes first, whatever kind it is, until it is in vain.
+func testRetry(t *testing.T, kind string) {
+	l, s := newLake(t, kind), users(t)
+	tbl := l.create("db.users", s)
+	l.merged(tbl, s)
+	next, err := s.Evolve([]changelog.Column{{Name: "late", Type: changelog.Primitive(changelog.Int)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := l.open(table.Options{})
+	inTheWay, busy := 0, false
+	l.hook = func(ctx context.Context, a table.Attempt, commit func() error) error {
+		if !busy && inTheWay > 0 {
+			inTheWay--
+			busy = true
+			theirs, err := other.Load(ctx, "db.users")
+			l.must(err)
+			if a.Store == mixed.StoreBase {
+				l.must(table.AddForeign(ctx, theirs.Base(), l.added(theirs, s, 100+int64(l.n))...))
+			} else {
+				l.must(table.AddForeign(ctx, theirs.Change(), l.file(theirs.Change(), s, mixed.Insert, 0, 50, row{int64(200 + l.n), "x"})))
+			}
+			busy = false
+		}
+		return commit()
+	}
+	merged := l.files(l.load(tbl).Change())
+	for _, c := range []struct {
+		name string
+		do   func() error
+	}{
+		{"flush", func() error {
+			return second(tbl.AppendChanges(t.Context(), l.commit(0, 4, 5, l.file(tbl.Change(), s, mixed.Insert, 0, 5, row{5, "e"}))))
+		}},
+		{"base", func() error {
+			return second(tbl.CommitBase(t.Context(), table.BaseCommit{ID: fmt.Sprint("b", l.n), Add: l.added(tbl, s, 300+int64(l.n))}))
+		}},
+		{"schema", func() error { return tbl.SyncSchemas(t.Context(), changelog.Schemas{s, next}) }},
+		{"change files", func() error { return second(tbl.RemoveChangeFiles(t.Context(), merged, 0)) }},
+		{"claim", func() error { return second(tbl.ClaimEpoch(t.Context(), "w", 0)) }},
+	} {
+		inTheWay = 5
+		if err := c.do(); err != nil || inTheWay != 0 {
+			t.Errorf("%s: %v, %d commits were to come first", c.name, err, inTheWay)
+		}
+	}
+	inTheWay = 100
+	epoch, err := l.load(tbl).Epoch()
+	l.must(err)
+	if err := second(tbl.CommitBase(t.Context(), table.BaseCommit{ID: "vain", Epoch: epoch, Add: l.added(tbl, s, 999)})); !table.IsConflict(err) {
+		t.Errorf("always beaten: %v", err)
+	}
+	inTheWay = 0
+	if got := l.load(tbl); len(got.Schemas()) != 2 || len(slices.DeleteFunc(l.files(got.Change()), func(f table.File) bool { return got.Merged(f) })) < 2 {
+		t.Errorf("%d schemas", len(got.Schemas()))
 	}
 }
 

@@ -132,7 +132,7 @@ func TestTableOfLake(t *testing.T) {
 			t.Errorf("list --json: %s", got)
 		}
 		got := table("show", "shop.orders")
-		for _, line := range []string{"rows       -", "applied    -", "flushed    7 (change store)", "optimized  " + optimized + " (base store)", "oldest     -", "lag        -"} {
+		for _, line := range []string{"rows       -", "applied    -", "flushed    7 (change store)", "optimized  " + optimized + " (base store)", "oldest     -", "lag        -", "watermark  -"} {
 			if !strings.Contains(got, line+"\n") {
 				t.Errorf("show: no line %q in\n%s", line, got)
 			}
@@ -144,9 +144,15 @@ func TestTableOfLake(t *testing.T) {
 			t.Fatalf("optimize: exit %d %s", code, errText)
 		}
 	}
+	lake, err := r.catalog.Load(t.Context(), "shop.orders")
+	r.must(err)
+	r.must(lake.SetProperties(t.Context(), map[string]string{"watermark.table": "1700000000123"}))
+	if got := table("show", "shop.orders"); !strings.Contains(got, "watermark  2023-11-14T22:13:20.123Z (change store), 2023-11-14T22:13:20.123Z (base store)\n") {
+		t.Errorf("show: no watermark in\n%s", got)
+	}
 	// A table that firn has not flushed to yet.
 	schema := r.table.Schemas.Current()
-	_, err := r.catalog.Create(t.Context(), "shop.empty", schema, nil)
+	_, err = r.catalog.Create(t.Context(), "shop.empty", schema, nil)
 	r.must(err)
 	if got := table("list"); !strings.Contains(got, "shop.empty   region,id  -     -        -        -          -\n") {
 		t.Errorf("list: %s", got)
