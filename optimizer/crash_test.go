@@ -63,10 +63,12 @@ func TestCrash(t *testing.T) {
 		parts []string
 		form  table.SequenceForm
 	}{
-		{"lost", false, 1, nil, table.SequenceAuto}, {"some unsynced data survives", true, 4, nil, table.SequenceAuto},
+		{"lost", false, 1, nil, table.SequenceAuto},
+		{"some unsynced data survives", true, 4, nil, table.SequenceAuto},
 		{"partitions", false, 17, []string{"truncate(2, v)"}, table.SequenceAuto},
 		// The property holds the sequences before; the first commit after it goes to Puffin.
-		{"to Puffin", false, 5, nil, table.SequencePuffin}, {"to Puffin, partitions", false, 29, []string{"truncate(2, v)"}, table.SequencePuffin},
+		{"to Puffin", false, 5, nil, table.SequencePuffin},
+		{"to Puffin, partitions", false, 29, []string{"truncate(2, v)"}, table.SequencePuffin},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}

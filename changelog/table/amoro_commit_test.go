@@ -1,6 +1,7 @@
 package table_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/apache/iceberg-go/puffin"
 
 	"firn/changelog"
 	"firn/changelog/datafile"
@@ -179,6 +182,7 @@ func TestFirstCommitAfterAmoro(t *testing.T) {
 			}
 			l.now = time.Now().Add(time.Second)
 			want, was := tbl.Optimized(), tbl.Base().SnapshotID()
+			times := l.times(tbl)
 			more := c.commit(l, tbl, want)
 			now := l.load(tbl)
 			if !now.InPuffin() || !maps.Equal(now.Optimized(), want) {
@@ -188,6 +192,9 @@ func TestFirstCommitAfterAmoro(t *testing.T) {
 			if (sn.ID != was) != c.marks || c.marks && (len(files) != 1 || sn.Summary[mixed.MarkOptimizedSequence] == "") {
 				t.Errorf("head %d, was %d: statistics %v", sn.ID, was, files)
 			}
+			if after := l.times(now); maps.Equal(want, tbl.Optimized()) && !maps.Equal(after, times) || len(after) < len(times) {
+				t.Errorf("optimized at %v, was %v", after, times)
+			}
 			l.javaCanRead(now.Base())
 			if before >= 0 {
 				if after := l.javaRows("amoro." + c.table); after != before+more {
@@ -196,6 +203,32 @@ func TestFirstCommitAfterAmoro(t *testing.T) {
 			}
 		})
 	}
+}
+
+// times returns when each partition was optimized, as the newest statistics say.
+func (l *lake) times(t *table.Table) map[string]int64 {
+	l.t.Helper()
+	for _, sn := range slices.Backward(t.Base().Snapshots()) {
+		files := table.Statistics(t.Base())[sn.ID]
+		if len(files) == 0 {
+			continue
+		}
+		b, err := l.cat.FS().ReadFile(files[0])
+		l.must(err)
+		r, err := puffin.NewReader(bytes.NewReader(b))
+		l.must(err)
+		for i, blob := range r.Blobs() {
+			if blob.Type == "base-optimized-time" {
+				data, err := r.ReadBlob(i)
+				l.must(err)
+				times := map[string]int64{}
+				l.must(json.Unmarshal(data.Data, &times))
+				return times
+			}
+		}
+	}
+	l.t.Fatal("no times")
+	return nil
 }
 
 // javaCanRead checks that a store's metadata has no null where Java wants a map or a list, and no entry of statistics without its

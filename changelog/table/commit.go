@@ -425,7 +425,7 @@ func (s *Store) try(ctx context.Context, p plan) (Snapshot, error) {
 func (s *Store) confirm(ctx context.Context, p plan, made *produced, after loaded) error {
 	now, err := s.reload(ctx)
 	if err != nil || now.loaded.location == after.location && after.location != "" {
-		return nil //nolint:nilerr // as documented
+		return nil
 	}
 	if _, ok := now.find(p.id); ok || now.has(made) {
 		return nil

@@ -285,7 +285,8 @@ func badInputs() map[string]badInput {
 	return map[string]badInput{
 		"no change store": {
 			func(b *badLake) { b.row(`DELETE FROM iceberg_tables WHERE table_name = 'orders_change_'`) },
-			[]string{"names its change store shop.orders_change_, which is not in the catalog", "register it again"}, nil,
+			[]string{"names its change store shop.orders_change_, which is not in the catalog", "register it again"},
+			nil,
 		},
 		"I without offsets":        unplaced("1-I-0-00000-0-5-00001.parquet", false),
 		"ED without offsets":       unplaced("1-ED-0-00000-0-5-00001.parquet", false),
@@ -298,27 +299,33 @@ func badInputs() map[string]badInput {
 		"PD among changes":         unread("1-PD-0-00000-0-5-00001.parquet", "take it out of the store", "show", "files"),
 		"node 0 in the base store": {
 			func(b *badLake) { b.base("0-B-0-00000-0-5-00001.parquet") },
-			[]string{"0-B-0-00000-0-5-00001.parquet", "take it out of the store"}, nil,
+			[]string{"0-B-0-00000-0-5-00001.parquet", "take it out of the store"},
+			nil,
 		},
 		"equality deletes": {
 			func(b *badLake) { b.equalityDelete() },
-			[]string{"00000-0-f79c3e09-677c-4bbd-a479-3f349cb785e7-00002.parquet has equality deletes", "rewrite the table's data files"}, []string{"show", "files"},
+			[]string{"00000-0-f79c3e09-677c-4bbd-a479-3f349cb785e7-00002.parquet has equality deletes", "rewrite the table's data files"},
+			[]string{"show", "files"},
 		},
 		"two schemas ahead": {
 			func(b *badLake) { b.addSchemas(2) },
-			[]string{"has 3 schemas and its change store shop.orders_change_ 1", "repeat the schema changes"}, nil,
+			[]string{"has 3 schemas and its change store shop.orders_change_ 1", "repeat the schema changes"},
+			nil,
 		},
 		"another partition spec": {
 			func(b *badLake) { b.metadata("shop.orders", addSpec); b.metadata("shop.orders_change_", addSpec) },
-			[]string{".parquet is of partition spec 0, the table's is 1", "take them into a new table"}, nil,
+			[]string{".parquet is of partition spec 0, the table's is 1", "take them into a new table"},
+			nil,
 		},
 		"version 3": {
 			func(b *badLake) { b.metadata("shop.orders", upgrade) },
-			[]string{"shop.orders is of Iceberg's format version 3", "copy its rows"}, nil,
+			[]string{"shop.orders is of Iceberg's format version 3", "copy its rows"},
+			nil,
 		},
 		"version 3 of the change store": {
 			func(b *badLake) { b.metadata("shop.orders_change_", upgrade) },
-			[]string{"shop.orders_change_ is of Iceberg's format version 3", "copy its rows"}, nil,
+			[]string{"shop.orders_change_ is of Iceberg's format version 3", "copy its rows"},
+			nil,
 		},
 		"a mark without statistics": {
 			func(b *badLake) {
@@ -327,18 +334,21 @@ func badInputs() map[string]badInput {
 					sn[len(sn)-1].(map[string]any)["summary"].(map[string]any)["optimized-sequence.exist"] = "true"
 				})
 			},
-			[]string{"has 0 entries of statistics", "roll the base store back"}, nil,
+			[]string{"has 0 entries of statistics", "roll the base store back"},
+			nil,
 		},
 		"statistics cut short": {
 			func(b *badLake) { b.cutStatistics() },
-			[]string{".puffin", "restore the file"}, nil,
+			[]string{".puffin", "restore the file"},
+			nil,
 		},
 		"metadata cut short": {
 			func(b *badLake) {
 				path := localPath(b.lake.Change().MetadataLocation())
 				b.must(os.Truncate(path, 100))
 			},
-			[]string{"corrupt metadata", ".metadata.json"}, nil,
+			[]string{"corrupt metadata", ".metadata.json"},
+			nil,
 		},
 	}
 }

@@ -335,7 +335,9 @@ func (t *TableConfig) validate(p *problems, at func(key string) string) {
 		key, have string
 		allowed   []string
 	}{
-		{"format", t.Format, []string{"mixed-iceberg"}}, {"index", t.Index, []string{"row"}}, {"before", t.Before, []string{"source"}},
+		{"format", t.Format, []string{"mixed-iceberg"}},
+		{"index", t.Index, []string{"row"}},
+		{"before", t.Before, []string{"source"}},
 		{"optimized_sequence", t.Sequence, []string{"auto", "property", "puffin"}},
 	} {
 		check(s.key, func(path string) { p.oneOf(path, s.have, s.allowed...) })
