@@ -542,6 +542,28 @@ func TestPositionDeletes(t *testing.T) {
 	}
 }
 
+// TestNoPositionDeletes: a file of rows (of equality deletes, say) is no file of position deletes.
+func TestNoPositionDeletes(t *testing.T) {
+	s, err := changelog.NewSchema([]changelog.Column{{Name: "id", Type: primitive(changelog.Long)}, {Name: "pos", Type: primitive(changelog.Long)}}, []string{"id"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	w, err := NewWriter(&file, s, false, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteValues([]changelog.Value{{I: 1}, {I: 2}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := OpenDeletes(bytes.NewReader(file.Bytes()), int64(file.Len()), Options{}); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "file_path") {
+		t.Errorf("opened %v, %v", r, err)
+	}
+}
+
 func TestBadFiles(t *testing.T) {
 	h := evolved(t)
 	for name, b := range map[string][]byte{"empty": nil, "text": []byte("PAR1 is not all of it"), "short": []byte("PAR1")} {

@@ -42,6 +42,7 @@ var contract = []struct {
 	{"WrongRows", testWrongRows},
 	{"Half", testHalf},
 	{"Retry", testRetry},
+	{"PuffinOutcome", testPuffinOutcome},
 	{"SequenceForms", testSequenceForms},
 	{"ExpireKeepsMark", testExpireKeepsMark},
 	{"ExpireKeepsNames", testExpireKeepsNames},

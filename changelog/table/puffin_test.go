@@ -455,6 +455,7 @@ func testRetry(t *testing.T, kind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 10), Sequence: table.SequencePuffin})
 	other := l.open(table.Options{})
 	inTheWay, busy := 0, false
 	l.hook = func(ctx context.Context, a table.Attempt, commit func() error) error {
@@ -499,8 +500,72 @@ func testRetry(t *testing.T, kind string) {
 		t.Errorf("always beaten: %v", err)
 	}
 	inTheWay = 0
+	if n := len(table.Statistics(l.load(tbl).Base())); n != 2 || len(l.puffins()) != n { // those of refused snapshots are gone
+		t.Errorf("%d entries of statistics, files %v", n, l.puffins())
+	}
 	if got := l.load(tbl); len(got.Schemas()) != 2 || len(slices.DeleteFunc(l.files(got.Change()), func(f table.File) bool { return got.Merged(f) })) < 2 {
 		t.Errorf("%d schemas", len(got.Schemas()))
+	}
+}
+
+// testPuffinOutcome (P2): the commit that switches to Puffin is there whole, snapshot, mark and statistics, or not at all, also where its
+// answer was lost; sent again it is there once; what a lost one has left is an orphan.
+func testPuffinOutcome(t *testing.T, kind string) {
+	for _, landed := range []bool{true, false} {
+		l, s := newLake(t, kind), users(t)
+		tbl := l.create("db.users", s)
+		l.merged(tbl, s)
+		c := table.BaseCommit{ID: "switch", Add: l.added(tbl, s, 11), Optimized: map[string]int64{"": 3}, Sequence: table.SequencePuffin}
+		l.hook = func(_ context.Context, _ table.Attempt, commit func() error) error {
+			if landed {
+				return errors.Join(commit(), errLost)
+			}
+			return errLost
+		}
+		if _, err := tbl.CommitBase(t.Context(), c); (err == nil) != landed {
+			t.Errorf("landed %v: %v", landed, err)
+		}
+		l.hook = nil
+		if now := l.load(tbl); now.InPuffin() != landed || now.Optimized()[""] != map[bool]int64{true: 3, false: 2}[landed] {
+			t.Errorf("landed %v: optimized %v in Puffin %v", landed, now.Optimized(), now.InPuffin())
+		}
+		l.base(tbl, c)
+		l.wantPuffin(tbl, map[string]int64{"": 3})
+		if n := len(l.load(tbl).Base().Snapshots()); n != 3 {
+			t.Errorf("landed %v: %d snapshots", landed, n)
+		}
+		left := 1
+		if !landed {
+			left = 2
+		}
+		if n := len(l.puffins()); n != left {
+			t.Errorf("landed %v: %d statistics files", landed, n)
+		}
+		l.now = l.now.Add(2 * time.Hour)
+		if _, err := tbl.RemoveOrphans(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(l.puffins()); n != 1 {
+			t.Errorf("landed %v: %d statistics files, cleaned", landed, n)
+		}
+		l.wantPuffin(tbl, map[string]int64{"": 3})
+		if got := l.rows(l.load(tbl).Base(), s); len(got) != 3 {
+			t.Errorf("rows %v", got)
+		}
+	}
+}
+
+// TestNoPuffinWithoutKey: a table without a key has no optimized sequence, wherever it would go.
+func TestNoPuffinWithoutKey(t *testing.T) {
+	l := newLake(t, "sqlite")
+	tbl, s := l.events()
+	if err := tbl.SetProperties(t.Context(), map[string]string{table.PropSequence: "puffin"}); err != nil {
+		t.Fatal(err)
+	}
+	l.append(tbl, l.commit(0, 0, 1, l.file(tbl.Base(), s, mixed.Base, 0, 0, row{1, "a"})))
+	l.base(tbl, table.BaseCommit{Add: []table.NewFile{l.file(tbl.Base(), s, mixed.Base, 0, 0, row{2, "b"})}, Sequence: table.SequencePuffin})
+	if sn, files := l.head(tbl); len(files) != 0 || sn.Summary[mixed.MarkOptimizedSequence] != "" {
+		t.Errorf("head %+v, statistics %v", sn, files)
 	}
 }
 

@@ -437,8 +437,8 @@ func TestOneSchemaAhead(t *testing.T) {
 	}
 }
 
-// TestVerifyGoesOn: a table that cannot be loaded is a difference, and the others are verified.
-func TestVerifyGoesOn(t *testing.T) {
+// TestOthersGoOn: a table that cannot be loaded is a difference to verify and an error of the list, and the others are told of.
+func TestOthersGoOn(t *testing.T) {
 	b := newBadLake(t)
 	_, err := b.catalog.Create(t.Context(), "shop.good", b.schema(), nil)
 	b.must(err)
@@ -446,6 +446,10 @@ func TestVerifyGoesOn(t *testing.T) {
 	code, out, _ := firnVerb(t.Context(), "", "verify", "--lake-only", "--catalog-uri", b.uri())
 	if code != exitNo || !strings.Contains(out, "shop.orders                  lake        DIFFERS") || !strings.Contains(out, "shop.good                    positions   ok") {
 		t.Errorf("exit %d\n%s", code, out)
+	}
+	code, out, errText := firnVerb(t.Context(), "", "table", "list", "--catalog-uri", b.uri())
+	if code == 0 || !strings.Contains(out, "shop.good") || !strings.Contains(errText, "shop.orders") {
+		t.Errorf("exit %d\n%s%s", code, out, errText)
 	}
 }
 

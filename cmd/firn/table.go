@@ -47,20 +47,20 @@ alone does not know ROWS, APPLIED and LAG: they are - (null with --json), and so
   firn table list --catalog-uri firn-data/catalog.db --json`,
 		Args: cobra.NoArgs,
 		RunE: runE(func(cmd *cobra.Command, _ []string) error {
-			tables, raw, err := f.listTables(cmd.Context())
+			tables, raw, bad, err := f.listTables(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				_, err := fmt.Fprintf(e.Stdout, "%s\n", raw)
-				return err
+				return errors.Join(err, bad)
 			}
 			out := newColumns(e.Stdout, "TABLE", "KEY", "ROWS", "APPLIED", "FLUSHED", "OPTIMIZED", "LAG")
 			for _, t := range tables {
 				out.row(t.Name, strings.Join(t.Key, ","), orDash(t.Rows, int64Text), orDash(t.Applied, seqText), orDash(t.Flushed, seqText),
 					orDash(t.Optimized, seqText), orDash(t.LagSeconds, lagText))
 			}
-			return out.flush()
+			return errors.Join(out.flush(), bad)
 		}),
 	}
 	f.add(cmd)
@@ -72,37 +72,43 @@ func lagText(seconds float64) string {
 	return time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
 }
 
-// listTables returns all tables and their JSON: of the server or data directory, else of the lake.
-func (f *lakeFlags) listTables(ctx context.Context) (tables []tableSummary, raw []byte, err error) {
+// listTables returns all tables and their JSON: of the server or data directory, else of the lake. bad tells of those in the lake that
+// cannot be read, and are left out.
+func (f *lakeFlags) listTables(ctx context.Context) (tables []tableSummary, raw []byte, bad, err error) {
 	s, err := f.open(ctx, f.catalog.URI != "", f.catalog.URI == "")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if s.client != nil {
 		var list json.RawMessage
 		if err := s.client.getJSON(ctx, "/v1/tables", &list); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		var parsed struct {
 			Tables []tableSummary `json:"tables"`
 		}
-		return parsed.Tables, list, json.Unmarshal(list, &parsed)
+		err = json.Unmarshal(list, &parsed)
+		return parsed.Tables, list, nil, err
 	}
 	names, err := s.catalog.List(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	tables = []tableSummary{}
 	for _, name := range names {
 		d, err := s.lakeTable(ctx, name)
+		if ctx.Err() != nil {
+			return nil, nil, nil, err
+		}
 		if err != nil {
-			return nil, nil, err
+			bad = errors.Join(bad, err)
+			continue
 		}
 		tables = append(tables, d.tableSummary)
 	}
 	raw, err = json.Marshal(map[string]any{"tables": tables})
-	return tables, raw, err
+	return tables, raw, bad, err
 }
 
 // lakeTable is a table as the lake alone tells it: up to the last flush.
