@@ -107,7 +107,7 @@ func OpenDeletes(r io.ReaderAt, size int64, o Options) (*DeleteReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.in == nil || slices.Contains(in.source, -1) { // columns that are not there would read as nulls: no deletes at all
+	if slices.Contains(in.source, -1) { // columns that are not there would read as nulls: no deletes at all
 		return nil, errors.Join(fmt.Errorf("open position deletes: the file has no columns file_path and pos: %w", ErrFile), in.Close())
 	}
 	return &DeleteReader{r: in}, nil
