@@ -509,6 +509,9 @@ func (s *Store) find(id string) (Snapshot, bool) {
 
 // check refuses a plan that the store as it is does not allow.
 func (s *Store) check(p plan) error {
+	if err := checkVersion(s.id, s.loaded.metadata); err != nil { // upgraded since the table was loaded
+		return err
+	}
 	epoch, err := epochOf(s.loaded.metadata.Properties())
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.id, err)

@@ -596,3 +596,29 @@ func TestWatermarkOf(t *testing.T) {
 		}
 	}
 }
+
+// TestUpgradedMeanwhile: a store that another engine has brought to format version 3 since it was loaded is not written to.
+func TestUpgradedMeanwhile(t *testing.T) {
+	l, s := newLake(t, "sqlite"), users(t)
+	tbl := l.create("db.users", s)
+	l.merged(tbl, s)
+	for _, store := range l.load(tbl).Stores() {
+		l.damage(store, func(md map[string]any) { md["format-version"], md["next-row-id"] = 3, 0 })
+	}
+	change, base := l.file(tbl.Change(), s, mixed.Insert, 0, 5, row{5, "e"}), l.added(tbl, s, 5)
+	before := l.everything()
+	for what, err := range map[string]error{
+		"load":        second(tbl.Reload(t.Context())),
+		"flush":       second(tbl.AppendChanges(t.Context(), l.commit(0, 4, 5, change))),
+		"base commit": second(tbl.CommitBase(t.Context(), table.BaseCommit{ID: "b", Add: base})),
+		"property":    tbl.SetProperties(t.Context(), map[string]string{"x": "y"}),
+		"expiry":      second(tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0)),
+	} {
+		if !errors.Is(err, table.ErrUnsupported) || !strings.Contains(err.Error(), "is of Iceberg's format version 3") || !strings.Contains(err.Error(), "db.users") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if !maps.Equal(l.everything(), before) {
+		t.Error("something was written or removed")
+	}
+}
