@@ -447,6 +447,11 @@ func TestOthersGoOn(t *testing.T) {
 	if code != exitNo || !strings.Contains(out, "shop.orders                  lake        DIFFERS") || !strings.Contains(out, "shop.good                    positions   ok") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
+	// With the log beside it, which has the table's changes.
+	code, out, _ = firnVerb(t.Context(), "", "verify", "--deep", "-c", b.config())
+	if code != exitNo || strings.Count(out, "DIFFERS") != 1 || !strings.Contains(out, "shop.orders                  lake        DIFFERS") || !strings.Contains(out, "shop.orders                  log         ok") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
 	code, out, errText := firnVerb(t.Context(), "", "table", "list", "--catalog-uri", b.uri())
 	if code == 0 || !strings.Contains(out, "shop.good") || !strings.Contains(errText, "shop.orders") {
 		t.Errorf("exit %d\n%s%s", code, out, errText)
