@@ -471,6 +471,7 @@ func (w *world) check() {
 			base[key], places[string(k)], txns[key] = row, place{f.Path, ordinal}, f.Info.Txn
 		})
 	}
+	w.producers(t)
 	w.same("base store", base, w.wantBase(t))
 	w.same("merged view", w.merged(t, base, txns), w.model)
 
@@ -515,6 +516,21 @@ func (w *world) check() {
 	}
 	if w.Failed() {
 		w.FailNow()
+	}
+}
+
+// producers checks that the snapshots of optimizing say what made them.
+func (w *world) producers(t *table.Table) {
+	w.Helper()
+	for _, sn := range t.Base().Snapshots() {
+		has := func(key string) bool { return sn.Summary[key] != "" }
+		want := mixed.ProducerOptimize
+		if has("removed-delete-files") && !has("added-delete-files") && !has("added-data-files") && !has("deleted-data-files") {
+			want = mixed.ProducerDangling
+		}
+		if got := sn.Summary[mixed.SummaryProducer]; has(propType) && got != want {
+			w.Errorf("snapshot %d is by %q, want %q: %v", sn.ID, got, want, sn.Summary)
+		}
 	}
 }
 

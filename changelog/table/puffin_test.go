@@ -622,3 +622,22 @@ func TestUpgradedMeanwhile(t *testing.T) {
 		t.Error("something was written or removed")
 	}
 }
+
+// TestExpireKeepsSharedStatistics: a file that the entries of two snapshots name, as Amoro's commits of two snapshots leave it, stays
+// while one of them does.
+func TestExpireKeepsSharedStatistics(t *testing.T) {
+	l, tbl, s, _ := puffinTable(t)
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 12), Optimized: map[string]int64{"": 2}})
+	_, files := l.head(tbl)
+	l.damage(l.load(tbl).Base(), func(md map[string]any) {
+		md["statistics"].([]any)[0].(map[string]any)["statistics-path"] = files[0]
+	})
+	l.now = l.now.Add(time.Hour)
+	if got, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil || got.Snapshots != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := os.Stat(strings.TrimPrefix(files[0], "file://")); err != nil {
+		t.Error(err)
+	}
+	l.wantPuffin(tbl, map[string]int64{"": 2})
+}

@@ -425,7 +425,7 @@ func testFlush(t *testing.T, kind string) {
 			l.file(tbl.Change(), s, mixed.Delete, 0, 10*n+3, row{n, "a"}))
 		c.Summary = map[string]string{"mine": "yes"}
 		snap := l.append(tbl, c)
-		if snap.Sequence != n+1 || snap.Operation != "append" || snap.Summary["mine"] != "yes" ||
+		if snap.Sequence != n+1 || snap.Operation != "append" || snap.Summary["mine"] != "yes" || snap.Summary["snapshot.producer"] != "" ||
 			snap.Summary["firn.commit-id"] != c.CommitID || snap.Summary["firn.seq-to"] != fmt.Sprint(c.To) ||
 			snap.Summary["total-data-files"] != fmt.Sprint(2*n+2) || snap.Summary["total-records"] != fmt.Sprint(3*n+3) {
 			t.Fatalf("snapshot %+v", snap)
@@ -593,7 +593,7 @@ func testExpire(t *testing.T, kind string) {
 	now := l.load(tbl)
 	merged := slices.DeleteFunc(change, func(f table.File) bool { return !now.Merged(f) })
 	snap, err := tbl.RemoveChangeFiles(t.Context(), merged, 0)
-	if err != nil || snap.Operation != "delete" || snap.Summary["deleted-data-files"] != "2" {
+	if err != nil || snap.Operation != "delete" || snap.Summary["deleted-data-files"] != "2" || snap.Summary["snapshot.producer"] != "DATA_EXPIRATION" {
 		t.Fatalf("%+v, %v", snap, err)
 	}
 	if again, err := tbl.RemoveChangeFiles(t.Context(), merged, 0); err != nil || again.ID != snap.ID {
@@ -994,8 +994,8 @@ func testManifestsStayFew(t *testing.T, kind string) {
 		t.Fatal(err)
 	}
 	now := l.load(tbl)
-	if op := now.Base().Snapshot().Operation; op != "replace" {
-		t.Errorf("operation %s", op)
+	if sn := now.Base().Snapshot(); sn.Operation != "replace" || sn.Summary["snapshot.producer"] != "OPTIMIZE" {
+		t.Errorf("snapshot %+v", sn)
 	}
 	l.now = l.now.Add(time.Second)
 	if _, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil {
