@@ -298,3 +298,36 @@ func TestBackoff(t *testing.T) {
 		t.Errorf("after success with more work: %+v", s)
 	}
 }
+
+// TestDangling: position deletes whose data files another engine has rewritten go, in a snapshot that says so.
+func TestDangling(t *testing.T) {
+	w := newWorld(t, nil)
+	w.flush(op{a: 1, b: "x", v: "1"}, op{a: 2, b: "x", v: "2"})
+	w.once(Minor)
+	w.flush(op{a: 1, b: "x"})
+	w.once(Minor)
+	if len(w.live(table.PositionDeletes)) != 1 {
+		t.Fatal("no position deletes")
+	}
+	lake, o := w.table(), op{a: 2, b: "x", v: "2"}
+	s := lake.Schemas().Current()
+	f := w.write(lake.Base(), s, mixed.Base, mixed.TreeNode{}, 2, false, 1, func(int) ([]changelog.Value, int64) { return o.values(s), 0 })
+	_, err := lake.CommitBase(w.ctx(), table.BaseCommit{ID: "theirs", Replace: true, Add: []table.NewFile{f}, Remove: w.live(table.Data)})
+	w.must(err)
+	for _, typ := range []Type{Major, Full} {
+		w.once(typ)
+		w.check()
+	}
+	if n := len(w.live(table.PositionDeletes)); n != 0 {
+		t.Errorf("%d position-delete files", n)
+	}
+	dangling := 0
+	for _, sn := range w.table().Base().Snapshots() {
+		if sn.Summary[mixed.SummaryProducer] == mixed.ProducerDangling {
+			dangling++
+		}
+	}
+	if dangling != 1 {
+		t.Errorf("%d snapshots say that dangling deletes went", dangling)
+	}
+}
