@@ -24,8 +24,9 @@ type Expired struct {
 }
 
 // ExpireSnapshots removes the snapshots of a store that are neither among the newest keep nor younger than age, nor named by
-// a tag or branch, nor the newest with Amoro's mark or on the way to it from the head; then it removes the files that no snapshot of either store of the
-// table names any more. keep is at least 1. Files that are gone already are no error. It is not fenced: it changes no rows.
+// a tag or branch, nor the newest with Amoro's mark or on the way to it from the head, nor, in a table that no firn has claimed, the
+// same of Flink's newest checkpoint; then it removes the files that no snapshot of either store of the table names any more. keep is at
+// least 1. Files that are gone already are no error. It is not fenced: it changes no rows.
 //
 // A reader that planned on an expired snapshot may find its files gone: age is how long readers may take.
 func (t *Table) ExpireSnapshots(ctx context.Context, s *Store, keep int, age time.Duration) (Expired, error) {
@@ -71,14 +72,9 @@ func expirable(md ice.Metadata, keep int, oldest int64) []ice.Snapshot {
 	for _, ref := range md.Refs() {
 		held[ref.SnapshotID] = true
 	}
-	// Readers find the mark from parent to parent: if one of those in between goes, they find none.
-	if marked := markedSnapshot(md, mixed.MarkOptimizedSequence); marked != nil {
-		for sn := range ancestors(md) {
-			held[sn.SnapshotID] = true
-			if sn.SnapshotID == marked.SnapshotID {
-				break
-			}
-		}
+	holdWay(md, mixed.MarkOptimizedSequence, held)
+	if epoch, err := epochOf(md.Properties()); err == nil && epoch == 0 {
+		holdWay(md, summaryFlinkCheckpoint, held)
 	}
 	var gone []ice.Snapshot
 	for i := range all {
@@ -87,6 +83,26 @@ func expirable(md ice.Metadata, keep int, oldest int64) []ice.Snapshot {
 		}
 	}
 	return gone
+}
+
+// summaryFlinkCheckpoint is the summary key by which a restored Flink job finds what it has committed: without it the job commits it
+// again. A table that firn has claimed has no such writer any more, and would keep its snapshots for ever.
+// Source: iceberg:flink/src/main/java/org/apache/iceberg/flink/sink/IcebergFilesCommitter.java.
+const summaryFlinkCheckpoint = "flink.max-committed-checkpoint-id"
+
+// holdWay holds the newest ancestor of the head with a summary key, and those in between: readers go from parent to parent, and if one
+// is gone they find nothing.
+func holdWay(md ice.Metadata, key string, held map[int64]bool) {
+	marked := markedSnapshot(md, key)
+	if marked == nil {
+		return
+	}
+	for sn := range ancestors(md) {
+		held[sn.SnapshotID] = true
+		if sn.SnapshotID == marked.SnapshotID {
+			return
+		}
+	}
 }
 
 // reachable returns all files that snapshots name: lists, manifests, the files in these (live or deleted), statistics. A list

@@ -185,6 +185,34 @@ func testExpireKeepsNames(t *testing.T, kind string) {
 	}
 }
 
+// TestExpireKeepsCheckpoint: Flink finds its newest checkpoint from the head, unless firn has taken the table over.
+func TestExpireKeepsCheckpoint(t *testing.T) {
+	l, s := newLake(t, "sqlite"), users(t)
+	tbl := l.create("db.users", s)
+	flink := map[string]string{"flink.max-committed-checkpoint-id": "7"}
+	l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 1), Summary: flink})
+	checkpoint := l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 2), Summary: flink})
+	for id := range int64(3) {
+		l.base(tbl, table.BaseCommit{Add: l.added(tbl, s, 10+id)})
+	}
+	l.now = l.now.Add(time.Hour)
+	if got, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil || got.Snapshots != 1 {
+		t.Errorf("%+v, %v; only the older checkpoint may go", got, err)
+	}
+	if snaps := l.load(tbl).Base().Snapshots(); len(snaps) != 4 || snaps[0].ID != checkpoint.ID {
+		t.Errorf("%d snapshots, the first is %d, the checkpoint's %d", len(snaps), snaps[0].ID, checkpoint.ID)
+	}
+	if _, err := tbl.ClaimEpoch(t.Context(), "w", 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tbl.ExpireSnapshots(t.Context(), tbl.Base(), 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if snaps := l.load(tbl).Base().Snapshots(); len(snaps) != 1 {
+		t.Errorf("%d snapshots are left of a table that firn has claimed", len(snaps))
+	}
+}
+
 func pathsOf(files []table.File) (paths []string) {
 	for _, f := range files {
 		paths = append(paths, f.Path)
