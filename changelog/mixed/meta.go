@@ -129,15 +129,20 @@ func BadKeyName(name string) bool {
 	return strings.Contains(name, ",") || strings.TrimSpace(name) == ""
 }
 
-// BadKey returns the first key column that a mixed table which Amoro shall read must not have, and why; "" if none.
-func BadKey(s *changelog.Schema) (column, why string) {
+// PropAmoroKeys is false in tables whose keys may be of types that Amoro's readers lose deletes of: no Amoro is to read or
+// optimize them. Ours, in both stores.
+const PropAmoroKeys = "firn.amoro-keys"
+
+// BadKey returns the first key column that a mixed table with the properties must not have, and why; "" if none.
+func BadKey(s *changelog.Schema, properties map[string]string) (column, why string) {
+	native := properties[PropAmoroKeys] == "false"
 	for _, o := range s.KeyOrdinals() {
 		c := s.Columns[o]
 		switch {
 		case BadKeyName(c.Name):
 			return c.Name, "its name is blank or has a comma"
-		case !KeyTypeOK(c.Type):
-			return c.Name, "Amoro loses deletes of " + c.Type.String() + " keys"
+		case !native && !KeyTypeOK(c.Type):
+			return c.Name, "Amoro loses deletes of " + c.Type.String() + " keys (" + PropAmoroKeys + "=false in the table's properties allows them, if no Amoro reads it)"
 		}
 	}
 	return "", ""

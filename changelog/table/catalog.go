@@ -207,7 +207,7 @@ func (c *Catalog) Create(ctx context.Context, name string, schema *changelog.Sch
 // else may be using. A base store that names a missing change store (not ours: we make none) and was never written to is completed.
 //
 // Errors: ErrExists; ErrHalf, the change store of a table in use is missing; ErrUnsupported, a name, key or partition spec that
-// the format cannot carry; ErrScheme, the catalog's server puts tables elsewhere than on the local disk.
+// the format cannot carry (mixed.BadKey, mixed.BadPartition); ErrScheme, the catalog's server puts tables elsewhere than on the local disk.
 func (c *Catalog) CreatePartitioned(
 	ctx context.Context, name string, schema *changelog.Schema, partition changelog.PartitionSpec, props map[string]string,
 ) (*Table, error) {
@@ -218,7 +218,7 @@ func (c *Catalog) CreatePartitioned(
 	if schema.ID != 0 {
 		return nil, fmt.Errorf("create %s: schema %d is not the first: %w", name, schema.ID, ErrUnsupported)
 	}
-	if column, why := mixed.BadKey(schema); column != "" {
+	if column, why := mixed.BadKey(schema, props); column != "" {
 		return nil, fmt.Errorf("create %s: key column %q: %s: %w", name, column, why, ErrUnsupported)
 	}
 	if partition, err = CheckPartition(partition, schema); err != nil {

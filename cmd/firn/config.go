@@ -101,14 +101,18 @@ type FileConfig struct {
 
 // RouteConfig sends topics to a table.
 type RouteConfig struct {
-	Topic   string   `yaml:"topic" doc:"anchored regular expression"`
-	Table   string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
-	Keyless string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
-	Key     keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
+	Topic     string   `yaml:"topic" doc:"anchored regular expression"`
+	Table     string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
+	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
+	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
+	AmoroKeys bool     `yaml:"amoro_keys" doc:"true: uuid key columns of new tables are strings (canonical text), binary and fixed ones too (lower-case hex), since Amoro loses deletes of such keys; false: they keep their types, and Amoro must not read or optimize the tables"`
 
 	Renames map[string]string `yaml:"renames" doc:"old name: new name, of columns that the source has renamed; without it a rename is a new column beside the old one"`
-	Drops   []string          `yaml:"drops" doc:"columns that the source no longer has; without it they stay, null in later rows"`
+
+	Drops []string `yaml:"drops" doc:"columns that the source no longer has; without it they stay, null in later rows"`
 }
+
+func defaultRoute() RouteConfig { return RouteConfig{AmoroKeys: true} }
 
 // keyRoute is `message`, `none` or a list of column names.
 type keyRoute struct {

@@ -300,7 +300,9 @@ func TestSampleConfig(t *testing.T) {
 	kafka := defaultKafka()
 	kafka.Brokers = []string{"127.0.0.1:9092"}
 	src.Kafka = &kafka
-	src.Routes = []RouteConfig{{Topic: `shop\.public\.(.*)`, Table: "shop.$1"}}
+	route := defaultRoute()
+	route.Topic, route.Table = `shop\.public\.(.*)`, "shop.$1"
+	src.Routes = []RouteConfig{route}
 	cfg.Sources = []SourceConfig{src}
 	cfg.fill()
 	want, err := showConfig(cfg)

@@ -96,6 +96,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		*p = defaultSource()
 		d.fields(n, v, path)
 		return
+	case *RouteConfig:
+		*p = defaultRoute()
+		d.fields(n, v, path)
+		return
 	case *KafkaConfig:
 		*p = defaultKafka()
 		d.fields(n, v, path)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -46,7 +47,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		case "none":
 			route.Key = ingest.KeyNone
 		}
-		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops}
+		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
 		if r.Keyless != "" {
 			route.Keyless = keylessRule(r.Keyless)
 		}
@@ -243,7 +244,11 @@ func (t ingestTables) Create(ctx context.Context, name string, schema *changelog
 	if err != nil {
 		return nil, fmt.Errorf("%w: tables.….partition of %s: %w", ingest.ErrTableUnfit, name, err)
 	}
-	made, err := t.registry.CreatePartitioned(ctx, name, schema, spec, state.TopicRef(topic), settings.Properties)
+	props, err := keyProperties(schema, settings.Properties)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ingest.ErrTableUnfit, name, err)
+	}
+	made, err := t.registry.CreatePartitioned(ctx, name, schema, spec, state.TopicRef(topic), props)
 	if errors.Is(err, state.ErrExists) {
 		return nil, fmt.Errorf("%w: %w", ingest.ErrTableExists, err)
 	}
@@ -251,6 +256,23 @@ func (t ingestTables) Create(ctx context.Context, name string, schema *changelog
 		return nil, err
 	}
 	return ingestTable(made), nil
+}
+
+// keyProperties returns the properties of a new table with what its key demands: a key of a type that Amoro does not take is
+// there because a route said so. Error: the format cannot carry the key.
+func keyProperties(schema *changelog.Schema, props map[string]string) (map[string]string, error) {
+	if column, _ := mixed.BadKey(schema, props); column == "" {
+		return props, nil
+	}
+	props = maps.Clone(props)
+	if props == nil {
+		props = map[string]string{}
+	}
+	props[mixed.PropAmoroKeys] = "false"
+	if column, why := mixed.BadKey(schema, props); column != "" {
+		return nil, fmt.Errorf("key column %q: %s", column, why)
+	}
+	return props, nil
 }
 
 func (t ingestTables) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {

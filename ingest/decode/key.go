@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/hex"
 	"slices"
 	"unicode/utf8"
 
@@ -167,10 +168,23 @@ func tableKey(dst changelog.Key, s *changelog.Schema, columns []Column, values [
 
 // keyValue converts a value of a key column to the table's type.
 func keyValue(v changelog.Value, from, to *changelog.Type) (changelog.Value, bool) {
-	if from.Kind == changelog.UUID && to.Kind == changelog.String {
-		return changelog.Value{B: appendUUID(nil, v.B)}, true
+	if hasKeyText(from) && to.Kind == changelog.String {
+		return changelog.Value{B: appendKeyText(nil, from, v.B)}, true
 	}
 	return v, sameValues(from, to)
+}
+
+// hasKeyText reports whether key columns of a type are strings in tables that Amoro is to read (design section 7).
+func hasKeyText(t *changelog.Type) bool {
+	return t.Kind == changelog.UUID || t.Kind == changelog.Binary || t.Kind == changelog.Fixed
+}
+
+// appendKeyText appends what a key column's value is in a string column: the canonical text of a UUID, else lower-case hex.
+func appendKeyText(dst []byte, t *changelog.Type, b []byte) []byte {
+	if t.Kind == changelog.UUID {
+		return appendUUID(dst, b)
+	}
+	return hex.AppendEncode(dst, b)
 }
 
 // appendUUID appends the text of a UUID of 16 bytes.

@@ -81,9 +81,9 @@ func converterOf(from, to *changelog.Type) converter {
 		return nil
 	case from.Kind == changelog.Float:
 		return func(_ *[]byte, v changelog.Value) changelog.Value { return changelog.DoubleValue(float64(v.Float())) }
-	case from.Kind == changelog.UUID:
+	case hasKeyText(from):
 		return func(scratch *[]byte, v changelog.Value) changelog.Value {
-			return appended(scratch, func(dst []byte) []byte { return appendUUID(dst, v.B) })
+			return appended(scratch, func(dst []byte) []byte { return appendKeyText(dst, from, v.B) })
 		}
 	case from.Kind == changelog.Decimal:
 		return func(_ *[]byte, v changelog.Value) changelog.Value { return rescaled(v, to.Scale-from.Scale) }

@@ -27,6 +27,9 @@ type PlanOptions struct {
 	// renamed at the first event that has the new name and lacks the old one; events with the old name, which may come
 	// later still, are written to it. Without it a rename is a new column beside the old one. Not for key columns.
 	Renames map[string]string
+	// NativeKeys keeps the types of uuid, binary and fixed key columns of new tables. Default false: they become strings,
+	// because Amoro loses deletes of such keys (spec/mixed-format.md 6.2).
+	NativeKeys bool
 	// Drops names columns that the source no longer has. The table's column, with those for other types that it has had,
 	// goes at the first event that lacks it; events that have it still lose the value. Without it the column stays,
 	// null in later rows. Not for key columns.
@@ -85,7 +88,8 @@ const (
 
 // Plan says how rows of a shape go into a table: the mapping, and the table's next schema if it has to change; nil if
 // not. The mapping is for rows of the next schema then. current is the table's schema, nil if there is no table yet. Only
-// key columns are required (D8); a UUID in the key becomes a string, for Iceberg orders UUIDs in two ways.
+// key columns are required (D8); those of a new table are of types that Amoro's readers take as keys: a uuid becomes a string with
+// its canonical text, binary and fixed one with lower-case hex, unless NativeKeys says otherwise.
 //
 // What a column cannot become in place gets a column of its own, <name>__<type> (4.3, D12). Errors are *Rejected: a key
 // that is not the table's, names that are not to be had, limits.
@@ -219,7 +223,7 @@ func (p *planner) create() (*changelog.Schema, *Rejected) {
 			switch {
 			case t.Nested() || t.Kind == changelog.Float || t.Kind == changelog.Double:
 				return nil, reject(ReasonKeyDecode, "key column %s is a %s, which cannot be a key", quote([]byte(c.Name)), t)
-			case t.Kind == changelog.UUID:
+			case hasKeyText(t) && !p.o.NativeKeys:
 				t = changelog.Primitive(changelog.String)
 			}
 		}
@@ -379,7 +383,7 @@ func (p *planner) column(i int) *Rejected {
 func (p *planner) keyColumn(c Column, o int) *Rejected {
 	to := p.current.Columns[o].Type
 	switch {
-	case p.fits(c.Type, to) || c.Type.Kind == changelog.UUID && to.Kind == changelog.String:
+	case p.fits(c.Type, to) || hasKeyText(c.Type) && to.Kind == changelog.String:
 	case c.Type.Kind == changelog.Long && to.Kind == changelog.Int:
 		p.step.Widen[p.current.Columns[o].Name] = c.Type
 	default:

@@ -30,6 +30,9 @@ func typeOf(t testing.TB, s string) *changelog.Type {
 		}
 		return st
 	}
+	if n, _ := fmt.Sscanf(s, "fixed(%d)", &p); n == 1 {
+		return &changelog.Type{Kind: changelog.Fixed, Length: p}
+	}
 	for k := changelog.Boolean; k <= changelog.TimestampTZNS; k++ {
 		if k.String() == s {
 			return changelog.Primitive(k)
@@ -133,6 +136,8 @@ func TestPlan(t *testing.T) {
 		{name: "new table", event: "id! long name string", want: "id! long name string"},
 		{name: "new table without key", event: "a int b list<string>", want: "a int b list<string>"},
 		{name: "new table, uuid key", event: "id! uuid u uuid", want: "id! string u uuid"},
+		{name: "new table, binary and fixed keys", event: "a! binary b! fixed(3) c binary d fixed(3)", want: "a! string b! string c binary d fixed[3]"},
+		{name: "new table, native keys", event: "u! uuid a! binary b! fixed(3)", o: PlanOptions{NativeKeys: true}, want: "u! uuid a! binary b! fixed[3]"},
 		{name: "float key", event: "id! float", want: ReasonKeyDecode},
 		{name: "double key", event: "a int id! double", want: ReasonKeyDecode},
 		{name: "nested key", event: "id! list<int>", want: ReasonKeyDecode},
@@ -199,6 +204,9 @@ func TestPlan(t *testing.T) {
 		{name: "key int to long", current: "id! int", event: "id! long", want: "id! long"},
 		{name: "key long to int", current: "id! long", event: "id! int", want: "unchanged"},
 		{name: "key uuid", current: "id! string", event: "id! uuid", want: "unchanged"},
+		{name: "key binary", current: "id! string", event: "id! binary", want: "unchanged"},
+		{name: "key fixed", current: "id! string", event: "id! fixed(2)", want: "unchanged"},
+		{name: "key string of a binary one", current: "id! binary", event: "id! string", want: "unchanged"}, // the table has text
 		{name: "key to string", current: "id! long", event: "id! string", want: ReasonKeyColumnsChanged},
 		{name: "key from string", current: "id! string", event: "id! long", want: ReasonKeyColumnsChanged},
 		{name: "key order", current: "a! int b! int", event: "b! int a! int", want: "unchanged"},
@@ -365,5 +373,36 @@ func TestMappingKey(t *testing.T) {
 	}
 	if got := wide.Key(nil, []changelog.Value{u, {I: 7}}); got.String() != want.String() {
 		t.Errorf("key of the wider column %s, want %s", got, want)
+	}
+}
+
+// TestKeyText: uuid, binary and fixed key columns are text in a new table, in its rows, in the keys of mappings and in keys that are
+// read without one; a table that has them as they are keeps them, whatever the options say now.
+func TestKeyText(t *testing.T) {
+	shape := shapeFrom(t, "u! uuid b! binary f! fixed(2) v binary")
+	values := []changelog.Value{{B: []byte("0123456789abcdef")}, {B: []byte{}}, {B: []byte{0xAB, 0x0C}}, {B: []byte{0xff}}}
+	text := []changelog.Value{{B: []byte("30313233-3435-3637-3839-616263646566")}, {B: []byte("")}, {B: []byte("ab0c")}, {B: []byte{0xff}}}
+	for name, c := range map[string]struct {
+		made, now bool // NativeKeys
+		want      []changelog.Value
+	}{"text": {false, false, text}, "native": {true, true, values}, "made with text": {false, true, text}, "made native": {true, false, values}} {
+		_, s, err := Plan(nil, shape, PlanOptions{NativeKeys: c.made})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, next, err := Plan(s, shape, PlanOptions{NativeKeys: c.now})
+		if err != nil || next != nil {
+			t.Fatalf("%s: %s, %v", name, show(next), err)
+		}
+		if got, want := string(m.Row(nil, values)), string(changelog.AppendRow(nil, s, c.want)); got != want {
+			t.Errorf("%s: row %x, want %x", name, got, want)
+		}
+		want := changelog.AppendKey(nil, s.KeyTypes(), c.want[:3])
+		if got := m.Key(nil, values[:3]); got.String() != want.String() {
+			t.Errorf("%s: key %s, want %s", name, got, want)
+		}
+		if got, ok := tableKey(nil, s, shape.Columns[:3], values[:3]); !ok || got.String() != want.String() {
+			t.Errorf("%s: key without a mapping %s, want %s", name, got, want)
+		}
 	}
 }
