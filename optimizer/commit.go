@@ -45,7 +45,7 @@ func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c tab
 		}
 	}
 	for _, f := range out.files {
-		n := table.NewFile{Path: f.path, Partition: f.partition, Schema: f.schema, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata, Referenced: f.referenced}
+		n := table.NewFile{Path: f.path, Partition: f.partition, Schema: f.schema, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata, NaNs: f.NaNs, Referenced: f.referenced}
 		if f.content == mixed.PositionDelete {
 			c.AddDeletes = append(c.AddDeletes, n)
 		} else {

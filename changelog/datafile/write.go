@@ -79,6 +79,8 @@ type Written struct {
 	FirstOffset, LastOffset int64
 	// Metadata is the file's footer, from which the table takes its statistics.
 	Metadata *metadata.FileMetaData
+	// NaNs is how many values of each float column are no number, by field id; nil: there is no float column.
+	NaNs map[int]int64
 }
 
 // Writer writes one Parquet file. It is not safe for concurrent use.
@@ -87,6 +89,7 @@ type Writer struct {
 	options  Options
 	appender *Appender
 	file     *pqarrow.FileWriter // nil until the first batch, which decides the encodings
+	nans     nans
 	written  Written
 	err      error // sticky: what a failed write left is no file
 }
@@ -98,8 +101,8 @@ func NewWriter(w io.Writer, s *changelog.Schema, offset bool, o Options) (*Write
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("write data file: %w", err)
 	}
-	out := &counter{w: w}
-	return &Writer{out: out, options: o, appender: NewAppender(o.Allocator, s, offset)}, nil
+	a := NewAppender(o.Allocator, s, offset)
+	return &Writer{out: &counter{w: w}, options: o, appender: a, nans: newNaNs(a.Schema())}, nil
 }
 
 // begin starts the file once its first rows are known: a column that hardly repeats in them gets no dictionary, which
@@ -200,6 +203,7 @@ func (w *Writer) encode(batch arrow.RecordBatch) error {
 		w.err = fmt.Errorf("write %d rows: %w", batch.NumRows(), err)
 		return w.err
 	}
+	w.nans.add(batch)
 	if w.file.RowGroupTotalBytesWritten() >= w.options.RowGroupBytes {
 		if err := w.file.NewBufferedRowGroupChecked(); err != nil {
 			w.err = fmt.Errorf("end row group: %w", err)
@@ -237,6 +241,7 @@ func (w *Writer) Close() (*Written, error) {
 			return nil, err
 		}
 	}
+	w.written.NaNs = w.nans.counts
 	return finish(w.file, w.out, w.written)
 }
 

@@ -206,6 +206,7 @@ func (b *batch) finish() ([]table.NewFile, error) {
 	for _, f := range b.files {
 		add = append(add, table.NewFile{
 			Path: f.path, Partition: f.partition, Schema: b.schema, Offset: len(b.types) > 0, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata,
+			NaNs: f.done.NaNs,
 		})
 	}
 	return add, nil

@@ -3,6 +3,7 @@ package table
 import (
 	"context"
 
+	"github.com/apache/iceberg-go"
 	ice "github.com/apache/iceberg-go/table"
 
 	"firn/changelog"
@@ -54,4 +55,20 @@ func Statistics(s *Store) map[int64][]string {
 		out[st.SnapshotID] = append(out[st.SnapshotID], st.StatisticsPath)
 	}
 	return out
+}
+
+// Metrics is what a manifest says of a file's columns, by field id.
+type Metrics struct {
+	Sizes, Values, Nulls, NaNs map[int]int64
+	Lower, Upper               map[int][]byte
+}
+
+// Metrics returns what a commit of the file to the store would say of it.
+func (s *Store) Metrics(f NewFile) (Metrics, error) {
+	files, err := s.dataFiles([]NewFile{f}, iceberg.EntryContentData)
+	if err != nil {
+		return Metrics{}, err
+	}
+	df := files[0]
+	return Metrics{df.ColumnSizes(), df.ValueCounts(), df.NullValueCounts(), df.NaNValueCounts(), df.LowerBoundValues(), df.UpperBoundValues()}, nil
 }

@@ -50,7 +50,7 @@ func (s *Store) dataFiles(files []NewFile, content iceberg.ManifestEntryContent)
 		}
 		args := ice.DataFileArgs{
 			Spec: md.PartitionSpec(), Format: iceberg.ParquetFile, Metadata: f.Footer, FilePath: f.Path, FileSize: f.Bytes,
-			Content: content, FormatVersion: md.Version(), Properties: md.Properties(), PartitionValues: tuple,
+			Content: content, FormatVersion: md.Version(), Properties: metricsProperties(md.Properties()), PartitionValues: tuple,
 		}
 		if content == iceberg.EntryContentData {
 			args.Schema = icebergSchema(f.Schema, f.Offset)
@@ -68,6 +68,11 @@ func (s *Store) dataFiles(files []NewFile, content iceberg.ManifestEntryContent)
 		}
 		if df.Count() != f.Rows {
 			return nil, fmt.Errorf("file %s: its footer has %d rows, not %d: %w", f.Path, df.Count(), f.Rows, ErrCorrupt)
+		}
+		if content == iceberg.EntryContentData {
+			if df, err = amended(df, &args, f); err != nil {
+				return nil, fmt.Errorf("file %s: %w", f.Path, err)
+			}
 		}
 		out = append(out, df)
 	}

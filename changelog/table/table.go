@@ -299,6 +299,7 @@ type NewFile struct {
 	Rows   int64
 	Bytes  int64
 	Footer Footer
+	NaNs   map[int]int64 // how many values of each float column are no number, by field id (datafile.Written); nil: not known
 	// Partition is the path of the file's partition (Partitioner, File.Partition); "" in an unpartitioned table.
 	Partition string
 	// Referenced is the only data file that a position delete file names; empty: more than one.

@@ -38,9 +38,11 @@ type shopRig struct {
 	closed  bool
 }
 
-func newShopRig(t *testing.T) *shopRig {
+func newShopRig(t *testing.T) *shopRig { return newShopRigIn(t, t.TempDir()) }
+
+func newShopRigIn(t *testing.T, dir string) *shopRig {
 	t.Helper()
-	r := &shopRig{t: t, dir: t.TempDir()}
+	r := &shopRig{t: t, dir: dir}
 	cfg := defaultConfig().Catalog
 	cfg.URI, cfg.Warehouse = filepath.Join(r.dir, "catalog.db"), "file:"+filepath.Join(r.dir, "lake")
 	var err error
