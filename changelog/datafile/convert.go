@@ -25,8 +25,9 @@ func convertible(from, to arrow.DataType) conversion {
 		return func(mem memory.Allocator, a arrow.Array) arrow.Array {
 			return widenFloats(mem, a, to, a.(*array.Float32).Values()) // its id says so
 		}
-	case from.ID() != to.ID():
-		return nil
+	}
+	if convert := foreign(from, to); convert != nil || from.ID() != to.ID() {
+		return convert
 	}
 	switch to := to.(type) {
 	case *arrow.StructType:

@@ -53,6 +53,9 @@ func Open(r io.ReaderAt, size int64, s *changelog.Schema, offset bool, o Options
 		return nil, fmt.Errorf("open data file of %d bytes: %w: %w", size, ErrFile, err)
 	}
 	rd := &Reader{schema: s, arrow: ArrowSchema(s, offset), options: o, file: in, rows: in.NumRows()}
+	// What Arrow type a writer had in hand (large or dictionary-encoded strings, say) is nothing to us: without its note the types are
+	// those of the Parquet schema.
+	in.MetaData().FileMetaData.KeyValueMetadata = nil
 	if err := rd.open(); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
