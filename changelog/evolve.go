@@ -174,7 +174,7 @@ func (h Schemas) Follows(next *Schema) error {
 	}
 	for _, id := range now.Key {
 		was, is := now.Columns[now.OrdinalOf(id)], next.Columns[next.OrdinalOf(id)]
-		if was.Name != is.Name || was.Required && !is.Required {
+		if was.Name != is.Name || was.Required != is.Required {
 			return fmt.Errorf("schema %d, column %q: %w", next.ID, was.Name, ErrKeyColumn)
 		}
 	}

@@ -7,8 +7,8 @@ import (
 )
 
 // AppendKey appends the order-preserving encoding of key values to dst: bytes.Compare of two keys of one table orders
-// them as their columns do. types and values are in key order; no value may be null (a null key is bad input, which
-// decoding refuses). int and long have one encoding, so that widening a key column keeps every key.
+// them as their columns do. types and values are in key order; no value may be null: Schema.AppendKey takes those. int and long
+// have one encoding, so that widening a key column keeps every key. Values that are no number are one, as in Java.
 //
 //	boolean                      1 byte
 //	int, long, date, time, …     8 bytes big-endian, sign bit flipped
@@ -20,29 +20,58 @@ import (
 // (Own code: github.com/google/orderedcode, which the design names, boxes each value, and its module was not to be had.)
 func AppendKey(dst []byte, types []*Type, values []Value) Key {
 	for i, t := range types {
-		v := values[i]
-		switch t.Kind {
-		case Boolean:
-			dst = append(dst, byte(v.I))
-		case Int, Long, Date, Time, Timestamp, TimestampTZ, TimestampNS, TimestampTZNS:
-			dst = binary.BigEndian.AppendUint64(dst, uint64(v.I)^1<<63) //nolint:gosec // bits, not a number
-		case Float:
-			b := uint32(v.I)                                                         //nolint:gosec // bits, not a number
-			dst = binary.BigEndian.AppendUint32(dst, b^(uint32(int32(b)>>31)|1<<31)) //nolint:gosec // bits
-		case Double:
-			b := uint64(v.I)                                                         //nolint:gosec // bits, not a number
-			dst = binary.BigEndian.AppendUint64(dst, b^(uint64(int64(b)>>63)|1<<63)) //nolint:gosec // bits
-		case Decimal:
-			dst = appendWide(dst, v.B)
-		case UUID, Fixed:
-			dst = append(dst, v.B...)
-		case String, Binary:
-			dst = appendEscaped(dst, v.B)
-		case Struct, List, Map:
-			panic("changelog: nested key column: Schema.Index refuses them")
-		}
+		dst = appendKeyValue(dst, t, values[i])
 	}
 	return dst
+}
+
+// AppendKey appends a value of a key column. Where the column is optional, which it is only in tables that others have made, a
+// byte tells whether there is a value: 00 stands for null, the least of all, 01 is before a value.
+func (c *Column) AppendKey(dst []byte, v Value) Key {
+	switch {
+	case c.Required:
+		return appendKeyValue(dst, c.Type, v)
+	case v.Null:
+		return append(dst, 0)
+	}
+	return appendKeyValue(append(dst, 1), c.Type, v)
+}
+
+// AppendKey appends the key of a table with schema s: its values in key order.
+func (s *Schema) AppendKey(dst []byte, key []Value) Key {
+	for i, o := range s.byKey {
+		dst = s.Columns[o].AppendKey(dst, key[i])
+	}
+	return dst
+}
+
+func appendKeyValue(dst []byte, t *Type, v Value) []byte {
+	switch t.Kind {
+	case Boolean:
+		return append(dst, byte(v.I))
+	case Int, Long, Date, Time, Timestamp, TimestampTZ, TimestampNS, TimestampTZNS:
+		return binary.BigEndian.AppendUint64(dst, uint64(v.I)^1<<63) //nolint:gosec // bits, not a number
+	case Float:
+		b := uint32(v.I) //nolint:gosec // bits, not a number
+		if f := v.Float(); f != f {
+			b = 0x7fc00000
+		}
+		return binary.BigEndian.AppendUint32(dst, b^(uint32(int32(b)>>31)|1<<31)) //nolint:gosec // bits
+	case Double:
+		b := uint64(v.I) //nolint:gosec // bits, not a number
+		if f := v.Double(); f != f {
+			b = 0x7ff8000000000000
+		}
+		return binary.BigEndian.AppendUint64(dst, b^(uint64(int64(b)>>63)|1<<63)) //nolint:gosec // bits
+	case Decimal:
+		return appendWide(dst, v.B)
+	case UUID, Fixed:
+		return append(dst, v.B...)
+	case String, Binary:
+		return appendEscaped(dst, v.B)
+	case Struct, List, Map:
+	}
+	panic("changelog: nested key column: Schema.Index refuses them")
 }
 
 func appendWide(dst, b []byte) []byte {
@@ -81,7 +110,7 @@ func (s *Schema) KeyValues(k Key) ([]Value, error) {
 	values := make([]Value, 0, len(s.byKey))
 	rest := []byte(k)
 	for _, o := range s.byKey {
-		v, after, ok := cutKey(s.Columns[o].Type, rest)
+		v, after, ok := s.Columns[o].cutKey(rest)
 		if !ok {
 			return nil, fmt.Errorf("key %s, column %q: %w", k, s.Columns[o].Name, ErrCorrupt)
 		}
@@ -113,9 +142,23 @@ func (s *Schema) KeyRow(k Key) (Row, error) {
 // KeyOf appends the key of a full row's values (one a column of s) to dst.
 func (s *Schema) KeyOf(dst []byte, values []Value) Key {
 	for _, o := range s.byKey {
-		dst = AppendKey(dst, []*Type{s.Columns[o].Type}, values[o:o+1])
+		dst = s.Columns[o].AppendKey(dst, values[o])
 	}
 	return dst
+}
+
+// cutKey is the inverse of Column.AppendKey.
+func (c *Column) cutKey(b []byte) (v Value, rest []byte, ok bool) {
+	if c.Required {
+		return cutKey(c.Type, b)
+	}
+	switch {
+	case len(b) > 0 && b[0] == 0:
+		return NullValue, b[1:], true
+	case len(b) > 0 && b[0] == 1:
+		return cutKey(c.Type, b[1:])
+	}
+	return v, nil, false
 }
 
 func cutKey(t *Type, b []byte) (v Value, rest []byte, ok bool) {

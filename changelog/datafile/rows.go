@@ -25,7 +25,6 @@ type Rows struct {
 	n       int
 	values  []changelog.Value
 	key     []changelog.Value
-	types   []*changelog.Type
 }
 
 // valueFunc returns the value of a row. Its bytes are valid until the next call and as long as the batch is.
@@ -38,7 +37,6 @@ func NewRows(s *changelog.Schema) *Rows {
 		columns: make([]valueFunc, len(s.Columns)),
 		values:  make([]changelog.Value, len(s.Columns)),
 		key:     make([]changelog.Value, len(s.Key)),
-		types:   s.KeyTypes(),
 	}
 }
 
@@ -94,7 +92,7 @@ func (r *Rows) Key(i int) []changelog.Value {
 
 // AppendKey appends the key of row i to dst.
 func (r *Rows) AppendKey(dst []byte, i int) changelog.Key {
-	return changelog.AppendKey(dst, r.types, r.Key(i))
+	return r.schema.AppendKey(dst, r.Key(i))
 }
 
 // Offset returns the _file_offset of row i; ok is false where it is null or not read.

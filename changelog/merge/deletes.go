@@ -66,7 +66,7 @@ func (r *Reader) loadDeletes(ctx context.Context, files []File, s *share) (keyDe
 			if row.offset < 0 {
 				return noOffset(f.Path, row.ordinal)
 			}
-			key = appendKey(key[:0], schema, row.values)
+			key = schema.KeyOf(key[:0], row.values)
 			if !s.has(key) {
 				return nil
 			}
@@ -87,30 +87,6 @@ func (r *Reader) loadDeletes(ctx context.Context, files []File, s *share) (keyDe
 func noOffset(path string, row int64) error {
 	return fmt.Errorf("change file %s, row %d has no %s, so nobody knows which deletes come after it: take the file out of the change store, "+
 		"or write its rows anew with it: %w", path, row, mixed.FileOffsetColumn, changelog.ErrCorrupt)
-}
-
-// appendKey is Schema.KeyOf, and gives null keys (which foreign tables may have; they are equal to each other) an
-// encoding of their own.
-func appendKey(dst changelog.Key, s *changelog.Schema, values []changelog.Value) changelog.Key {
-	for _, o := range s.KeyOrdinals() {
-		if values[o].Null {
-			return appendNullKey(dst[:0], s, values)
-		}
-	}
-	return s.KeyOf(dst, values)
-}
-
-// appendNullKey: a byte a column tells whether there is a value. No table of ours has such a key (P6 parks them).
-func appendNullKey(dst changelog.Key, s *changelog.Schema, values []changelog.Value) changelog.Key {
-	dst = append(dst, 0xff, 0xff, 0xff)
-	for _, o := range s.KeyOrdinals() {
-		if values[o].Null {
-			dst = append(dst, 0)
-			continue
-		}
-		dst = changelog.AppendKey(append(dst, 1), []*changelog.Type{s.Columns[o].Type}, values[o:o+1])
-	}
-	return dst
 }
 
 // bits is a set of row ordinals.

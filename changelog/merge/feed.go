@@ -181,9 +181,9 @@ func (fd *feeder) one(h *cursors) error {
 func (fd *feeder) image(c *changelog.Change, at *feedCursor, removed *bool) error {
 	schema, values := fd.r.schema, at.row().values
 	if c.Key == nil {
-		fd.key = appendKey(fd.key[:0], schema, values)
+		fd.key = schema.KeyOf(fd.key[:0], values)
 		c.Key = fd.key
-	} else if fd.other = appendKey(fd.other[:0], schema, values); !bytes.Equal(c.Key, fd.other) {
+	} else if fd.other = schema.KeyOf(fd.other[:0], values); !bytes.Equal(c.Key, fd.other) {
 		return fmt.Errorf("%s: change %d has keys %s and %s: %w", at.file.Path, c.Seq, c.Key, fd.other, changelog.ErrCorrupt)
 	}
 	if at.file.Info.Type == mixed.Insert {

@@ -107,7 +107,7 @@ func (m *merger) row(row *fileRow) error {
 	schema := m.r.schema
 	out := Row{File: m.file.Path, Ordinal: row.ordinal}
 	if len(schema.Key) > 0 {
-		m.key = appendKey(m.key[:0], schema, row.values)
+		m.key = schema.KeyOf(m.key[:0], row.values)
 		if !m.outer.has(m.key) || !m.inner.has(m.key) {
 			return nil
 		}

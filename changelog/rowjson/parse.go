@@ -144,9 +144,12 @@ func parseUUID(s string) ([]byte, error) {
 	return b, nil
 }
 
+// keyNull stands for null in the text of a key, in an optional column. (A text of it is %2A there.)
+const keyNull = "*"
+
 // ParseKey appends to dst the key that text names: the key columns' values in key order, joined by commas, each
 // percent-encoded where its text has a comma, a slash or a percent sign. It is a path segment as it came, not decoded
-// yet. Error: ErrKey.
+// yet. In a column that may be null, * is null. Error: ErrKey.
 func ParseKey(dst []byte, s *changelog.Schema, text string) (changelog.Key, error) {
 	key, n, err := parsePrefix(dst, s, text)
 	if err != nil {
@@ -177,6 +180,10 @@ func parsePrefix(dst []byte, s *changelog.Schema, text string) (changelog.Key, i
 				n, strings.Join(s.KeyNames(), ", "), ErrKey)
 		}
 		c := &s.Columns[ordinals[n]]
+		if part == keyNull && !c.Required {
+			dst = c.AppendKey(dst, changelog.NullValue)
+			continue
+		}
 		if strings.IndexByte(part, '%') >= 0 {
 			var err error
 			if part, err = url.PathUnescape(part); err != nil {
@@ -187,7 +194,7 @@ func parsePrefix(dst []byte, s *changelog.Schema, text string) (changelog.Key, i
 		if err != nil {
 			return nil, 0, fmt.Errorf("column %q: %s: %w", c.Name, err.Error(), ErrKey)
 		}
-		dst = changelog.AppendKey(dst, []*changelog.Type{c.Type}, []changelog.Value{v})
+		dst = c.AppendKey(dst, v)
 	}
 	return dst, n, nil
 }
@@ -201,6 +208,10 @@ func AppendKeyText(dst []byte, s *changelog.Schema, key changelog.Key) ([]byte, 
 	for i, o := range s.KeyOrdinals() {
 		if i > 0 {
 			dst = append(dst, ',')
+		}
+		if values[i].Null {
+			dst = append(dst, keyNull...)
+			continue
 		}
 		for _, c := range AppendText(nil, s.Columns[o].Type, values[i]) {
 			if unreserved(c) {
@@ -242,14 +253,19 @@ func ReadKey(dst []byte, s *changelog.Schema, dec *jsontext.Decoder) (changelog.
 			continue
 		}
 		c := &s.Columns[ordinals[n]]
-		v, err := readValue(c.Type, dec)
+		v, err := changelog.NullValue, error(nil)
+		if dec.PeekKind() != 'n' || c.Required {
+			v, err = readValue(c.Type, dec)
+		} else {
+			_, err = dec.ReadToken()
+		}
 		switch {
 		case errors.Is(err, ErrKey):
 			bad = fmt.Errorf("column %q: %w", c.Name, err)
 		case err != nil:
 			return nil, err
 		default:
-			dst = changelog.AppendKey(dst, []*changelog.Type{c.Type}, []changelog.Value{v})
+			dst = c.AppendKey(dst, v)
 		}
 	}
 	if _, err := dec.ReadToken(); err != nil {

@@ -305,3 +305,35 @@ func TestReadValueErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestNullKeyText: the null of an optional key column has a text of its own, which no value has; a required column has no null.
+func TestNullKeyText(t *testing.T) {
+	s := &changelog.Schema{Columns: []changelog.Column{
+		{ID: 1, Name: "a", Type: changelog.Primitive(changelog.String)}, {ID: 2, Name: "b", Type: changelog.Primitive(changelog.String), Required: true},
+	}, Key: []int{1, 2}}
+	if err := s.Index(); err != nil {
+		t.Fatal(err)
+	}
+	star := changelog.Value{B: []byte("*")}
+	for text, v := range map[string]changelog.Value{"*,%2A": changelog.NullValue, "%2A,%2A": star, ",%2A": {B: []byte{}}, "null,%2A": {B: []byte("null")}} {
+		want := s.AppendKey(nil, []changelog.Value{v, star})
+		for _, spelt := range []string{text, strings.TrimSuffix(text, "%2A") + "*"} { // the second column takes both spellings for the text
+			if got, err := ParseKey(nil, s, spelt); err != nil || string(got) != string(want) {
+				t.Errorf("%s: %x, %v, want %x", spelt, got, err, want)
+			}
+		}
+		if got, err := AppendKeyText(nil, s, want); err != nil || string(got) != text {
+			t.Errorf("%x: text %s, %v, want %s", want, got, err, text)
+		}
+	}
+	null := s.AppendKey(nil, []changelog.Value{changelog.NullValue, star})
+	if got, err := ReadKey(nil, s, jsontext.NewDecoder(strings.NewReader(`[null,"*"]`))); err != nil || string(got) != string(null) {
+		t.Errorf("%x, %v, want %x", got, err, null)
+	}
+	if got, err := ReadKey(nil, s, jsontext.NewDecoder(strings.NewReader(`["*",null]`))); !errors.Is(err, ErrKey) {
+		t.Errorf("null in a required column: %x, %v", got, err)
+	}
+	if got, err := AppendKeyObject(nil, s, null); err != nil || string(got) != `{"a":null,"b":"*"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+}

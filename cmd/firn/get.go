@@ -36,7 +36,7 @@ func newGetCmd(e *env) *cobra.Command {
 		Short: "Look up the current row of a key",
 		Long: `Get asks a running server for the current row of a key. The values of a composite key are joined by commas, in key order;
 a comma within a value is written %2C, a percent sign %25. A key that begins with a negative number is written as it is: -1, or
--1,x. KEY - reads keys from standard input, one a line.
+-1,x. Where a key column may be null (tables made elsewhere), * is null. KEY - reads keys from standard input, one a line.
 
 Exit status 1: a key has no row, or --min was not applied within --timeout.`,
 		Example: `  firn get shop.orders 42
@@ -149,7 +149,7 @@ func keyPath(key string) string {
 		switch c := key[i]; {
 		case c == '%' && i+2 < len(key) && isHex(key[i+1]) && isHex(key[i+2]):
 			b.WriteByte(c)
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-_~,:+@", c) >= 0:
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte("-_~,:+@*", c) >= 0:
 			b.WriteByte(c)
 		default: // dots, too: a client or proxy would take segments of dots for directories
 			fmt.Fprintf(&b, "%%%02X", c)

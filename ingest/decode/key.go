@@ -161,7 +161,7 @@ func tableKey(dst changelog.Key, s *changelog.Schema, columns []Column, values [
 		if !ok {
 			return dst[:start], false
 		}
-		dst = changelog.AppendKey(dst, []*changelog.Type{c.Type}, []changelog.Value{v})
+		dst = c.AppendKey(dst, v)
 	}
 	return dst, true
 }

@@ -12,7 +12,6 @@ type Mapping struct {
 	schema   *changelog.Schema
 	columns  []mapped // one a column of the table
 	key      []mapped // one a key column of the table, in its key's order; from: place in the event's key
-	keyTypes []*changelog.Type
 	ordinals []int    // of the table, one a column of the shape; -1: it is dropped
 	names    []string // in the table, one a column of the shape
 
@@ -60,7 +59,7 @@ func (m *Mapping) Key(dst changelog.Key, key []changelog.Value) changelog.Key {
 	for i := range m.key {
 		m.keyValues[i] = m.key[i].value(&m.scratch, key)
 	}
-	return changelog.AppendKey(dst, m.keyTypes, m.keyValues)
+	return m.schema.AppendKey(dst, m.keyValues)
 }
 
 func (c *mapped) value(scratch *[]byte, values []changelog.Value) changelog.Value {

@@ -559,7 +559,6 @@ func (p *planner) mapping(s *changelog.Schema) (*Mapping, error) {
 		c := m.columns[o]
 		m.key = append(m.key, mapped{from: slices.Index(p.shape.Key, c.from), convert: c.convert})
 	}
-	m.keyTypes = s.KeyTypes()
 	m.values = make([]changelog.Value, len(s.Columns))
 	m.keyValues = make([]changelog.Value, len(m.key))
 	return m, nil
