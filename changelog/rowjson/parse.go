@@ -253,12 +253,7 @@ func ReadKey(dst []byte, s *changelog.Schema, dec *jsontext.Decoder) (changelog.
 			continue
 		}
 		c := &s.Columns[ordinals[n]]
-		v, err := changelog.NullValue, error(nil)
-		if dec.PeekKind() != 'n' || c.Required {
-			v, err = readValue(c.Type, dec)
-		} else {
-			_, err = dec.ReadToken()
-		}
+		v, err := readKeyValue(c, dec)
 		switch {
 		case errors.Is(err, ErrKey):
 			bad = fmt.Errorf("column %q: %w", c.Name, err)
@@ -275,6 +270,15 @@ func ReadKey(dst []byte, s *changelog.Schema, dec *jsontext.Decoder) (changelog.
 		bad = fmt.Errorf("%d values for the %d key columns %s: %w", n, len(ordinals), strings.Join(s.KeyNames(), ", "), ErrKey)
 	}
 	return dst, bad
+}
+
+// readKeyValue is readValue, and takes null for an optional column.
+func readKeyValue(c *changelog.Column, dec *jsontext.Decoder) (changelog.Value, error) {
+	if dec.PeekKind() == 'n' && !c.Required {
+		_, err := dec.ReadToken()
+		return changelog.NullValue, err
+	}
+	return readValue(c.Type, dec)
 }
 
 // readValue reads one JSON value of the row form. ErrKey: the value is not of the type.

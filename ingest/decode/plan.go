@@ -111,6 +111,11 @@ func Plan(current *changelog.Schema, shape *Shape, o PlanOptions) (*Mapping, *ch
 	if rej != nil {
 		return nil, nil, rej
 	}
+	if next != current {
+		if rej := checkPaths(next); rej != nil {
+			return nil, nil, rej
+		}
+	}
 	m, err := p.mapping(next)
 	if err != nil {
 		return nil, nil, err
@@ -149,7 +154,7 @@ func (p *planner) checkNames() *Rejected {
 		if rej := checkName(c.Name); rej != nil {
 			return rej
 		}
-		if strings.HasPrefix(c.Name, p.o.ReservedPrefix) {
+		if strings.HasPrefix(c.Name, p.o.ReservedPrefix) || slices.Contains(metadataColumns, c.Name) {
 			return reject(ReasonReservedName, "column %s", quote([]byte(c.Name)))
 		}
 		if rej := checkMembers(c.Type); rej != nil {
@@ -169,6 +174,31 @@ func (p *planner) checkNames() *Rejected {
 		}
 	}
 	return nil
+}
+
+// metadataColumns are the names of the columns that change files have beside the table's, for Amoro's readers and writers
+// (amoro:amoro-format-iceberg/src/main/java/org/apache/amoro/table/MetadataColumns.java).
+var metadataColumns = []string{"_file_offset", "_transaction_id", "_change_action", "_tree_node"}
+
+// checkPaths refuses a schema in which two columns have one dotted path, as a.b and the member b of a have: Iceberg's libraries
+// find columns by path, and load no such table (org.apache.iceberg.types.IndexByName).
+func checkPaths(s *changelog.Schema) *Rejected {
+	seen := map[string]bool{}
+	var check func(prefix string, columns []changelog.Column) *Rejected
+	check = func(prefix string, columns []changelog.Column) *Rejected {
+		for _, c := range columns {
+			path := prefix + c.Name
+			if seen[path] {
+				return reject(ReasonNameCollision, "two columns, or members of columns, are called %s", quote([]byte(path)))
+			}
+			seen[path] = true
+			if rej := check(path+".", c.Type.Fields); rej != nil {
+				return rej
+			}
+		}
+		return nil
+	}
+	return check("", s.Columns)
 }
 
 func (p *planner) collision(seen map[string]string) *Rejected {
