@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -33,14 +33,17 @@ func anyType(t *rapid.T, depth int) *changelog.Type {
 	case changelog.Fixed:
 		return &changelog.Type{Kind: kind, Length: rapid.IntRange(1, 40).Draw(t, "length")}
 	case changelog.List:
-		return changelog.ListOf(anyType(t, depth-1))
+		out := changelog.ListOf(anyType(t, depth-1))
+		out.Fields[0].Required = rapid.Bool().Draw(t, "required")
+		return out
 	case changelog.Map:
-		key := anyType(t, 0)
-		return changelog.MapOf(key, anyType(t, depth-1))
+		out := changelog.MapOf(anyType(t, 0), anyType(t, depth-1))
+		out.Fields[1].Required = rapid.Bool().Draw(t, "required")
+		return out
 	case changelog.Struct:
 		out := &changelog.Type{Kind: kind}
 		for i := range rapid.IntRange(1, 3).Draw(t, "fields") {
-			out.Fields = append(out.Fields, changelog.Column{Name: fmt.Sprintf("f%d", i), Type: anyType(t, depth-1)})
+			out.Fields = append(out.Fields, changelog.Column{Name: fmt.Sprintf("f%d", i), Type: anyType(t, depth-1), Required: rapid.Bool().Draw(t, "required")})
 		}
 		return out
 	default:
@@ -102,19 +105,14 @@ func anyValue(t *rapid.T, c *changelog.Column) changelog.Value {
 	panic("no such kind")
 }
 
-// anyDecimal draws a number of at most precision digits (a power of ten below, to be safe, in whole bytes).
+// anyDecimal draws a number of at most precision digits.
 func anyDecimal(t *rapid.T, precision int) []byte {
-	if precision <= 18 {
-		limit := int64(math.Pow10(precision)) - 1
-		n := rapid.Int64Range(-limit, limit).Draw(t, "unscaled")
-		b := make([]byte, 8)
-		for i := range b {
-			b[i] = byte(n >> (56 - 8*i))
-		}
-		return changelog.ShortestInt(b)
+	digits := rapid.OneOf(rapid.StringOfN(rapid.RuneFrom([]rune("0123456789")), 1, precision, -1), rapid.Just(strings.Repeat("9", precision)))
+	n, _ := new(big.Int).SetString(digits.Draw(t, "digits"), 10)
+	if rapid.Bool().Draw(t, "negative") {
+		n.Neg(n)
 	}
-	size := int(float64(precision) / 2.41) // 10^precision has more bits than 8*size
-	return changelog.ShortestInt(rapid.SliceOfN(rapid.Byte(), size, size).Draw(t, "unscaled"))
+	return changelog.AppendBigInt(nil, n)
 }
 
 func anySchema(t *rapid.T) *changelog.Schema {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/big"
@@ -71,15 +72,23 @@ func edges(t *changelog.Type) []changelog.Value {
 	return values
 }
 
-// everyType returns all types of Iceberg v2 that are not nested: decimals of every precision, fixed of several lengths.
+// everyType returns all types of Iceberg v2 that are not nested: fixed of several lengths, decimals of each physical type's first and
+// last precision, or with FIRN_TYPES_DIR of every precision.
 func everyType() []*changelog.Type {
+	precisions := []int{1, 9, 10, 18, 19, 38}
+	if os.Getenv("FIRN_TYPES_DIR") != "" {
+		precisions = precisions[:0]
+		for p := 1; p <= 38; p++ {
+			precisions = append(precisions, p)
+		}
+	}
 	var types []*changelog.Type
 	for k := changelog.Boolean; k <= changelog.Binary; k++ {
 		if k != changelog.Decimal && k != changelog.Fixed {
 			types = append(types, changelog.Primitive(k))
 		}
 	}
-	for p := 1; p <= 38; p++ {
+	for _, p := range precisions {
 		types = append(types, changelog.DecimalOf(p, p*(p%3)/2)) // scales none, half and all of it
 	}
 	for _, n := range []int{1, 8, 17} {
@@ -228,7 +237,7 @@ func (tt *typesTable) optimize(kind optimizer.Type) {
 }
 
 // TestEveryType takes every type of Iceberg v2, with its edges and in every place that a type can have, from the log through
-// flushes, minor, major and full rounds: each reader shows what went in. With FIRN_TYPES_DIR the lake stays in that directory,
+// flushes, minor and full rounds, and through the feed: each reader shows what went in. With FIRN_TYPES_DIR the lake stays in that directory,
 // beside the rows that a reader of the base store must show (types.base.jsonl): deploy/e2e/types.sh has others look.
 func TestEveryType(t *testing.T) {
 	r := newShopRigIn(t, typesDir(t))
@@ -261,8 +270,58 @@ func TestEveryType(t *testing.T) {
 	}
 	tt.optimize(optimizer.Full)
 	tt.dump("after full", tt.want(), "base", "merged", "union")
+	tt.feed()
 	if dir := os.Getenv("FIRN_TYPES_DIR"); dir != "" {
 		r.must(os.WriteFile(filepath.Join(dir, "types.base.jsonl"), []byte(tt.want()), 0o600))
+	}
+}
+
+// images returns the before and after images of all changes, as a feed has them.
+func (tt *typesTable) images() (lines []string) {
+	tt.t.Helper()
+	code, out, errOut := tt.firn("", "tail", "shop.types", "--server", tt.at(), "--from", "earliest", "--no-follow")
+	if code != 0 {
+		tt.t.Fatalf("tail: %d %s", code, errOut)
+	}
+	for line := range strings.Lines(out) {
+		var c struct {
+			Seq                int64
+			Key, Before, After json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			tt.t.Fatal(err)
+		}
+		if c.Key != nil {
+			lines = append(lines, fmt.Sprintf("%d %s %s %s", c.Seq, c.Key, c.Before, c.After))
+		}
+	}
+	return lines
+}
+
+// feed checks that a feed has all changes with their images, the last of each key being its row, from the log and from change files.
+func (tt *typesTable) feed() {
+	tt.t.Helper()
+	images := tt.images()
+	if len(images) != int(tt.offset) {
+		tt.t.Fatalf("%d changes in the feed of %d", len(images), tt.offset)
+	}
+	e := must(rowjson.NewEncoder(changelog.Schemas{tt.schema}, rowjson.Options{}))
+	for id, values := range tt.rows {
+		want := " " + string(must(e.AppendValues(nil, values)))
+		last := ""
+		for _, line := range images {
+			if strings.Contains(line, fmt.Sprintf(` {"id":%d} `, id)) {
+				last = line
+			}
+		}
+		if !strings.HasSuffix(last, want) {
+			tt.t.Errorf("feed of %d: %s", id, partingOf(last, want))
+		}
+	}
+	tt.must(tt.store.Trim(tt.t.Context(), tt.table.ID, changelog.SeqNum(tt.offset-1))) //nolint:gosec // few
+	files := tt.images()
+	if got, want := strings.Join(files, "\n"), strings.Join(images, "\n"); got != want {
+		tt.t.Errorf("feed from change files: %s", partingOf(got, want))
 	}
 }
 

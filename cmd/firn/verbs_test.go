@@ -66,7 +66,7 @@ func newShopRigIn(t *testing.T, dir string) *shopRig {
 	r.table, err = r.reg.Create(t.Context(), "shop.orders", schema, state.TopicRef{Source: "shop", Topic: "orders"}, nil)
 	r.must(err)
 	r.api, err = httpapi.New(httpapi.Options{
-		Store: r.store, Registry: r.reg,
+		Store: r.store, Registry: r.reg, ChangeFiles: changeFiles{r.catalog},
 		Catalog: httpapi.Catalog{Type: "sqlite", Name: "firn", URI: cfg.URI, Warehouse: cfg.Warehouse},
 	})
 	r.must(err)
