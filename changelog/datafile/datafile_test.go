@@ -373,16 +373,13 @@ func TestShape(t *testing.T) {
 	}
 	got := written.Metadata.Schema.String()
 	for _, want := range []string{
-		"required int64 field_id=1 id", "optional fixed_len_byte_array field_id=2 d", "optional fixed_len_byte_array field_id=3 u",
+		"required int64 field_id=1 id", "optional int64 field_id=2 d", "optional fixed_len_byte_array field_id=3 u",
 		"optional group field_id=4 l (List)", "field_id=6 element", "field_id=7 key", "field_id=8 value",
 		"optional int64 field_id=2147482645 _file_offset",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
-	}
-	if n := written.Metadata.Schema.Column(1).TypeLength(); n != 6 {
-		t.Errorf("decimal(12,3) takes %d bytes", n)
 	}
 	chunk, err := written.Metadata.RowGroup(0).ColumnChunk(0)
 	if err != nil {
@@ -579,5 +576,66 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := NewWriter(io.Discard, evolved(t)[0], false, Options{Level: -1}); err == nil {
 		t.Error("level -1 accepted")
+	}
+}
+
+// TestEveryDecimal: decimals of every precision and scale come back, in the physical type that Iceberg's spec has for them.
+func TestEveryDecimal(t *testing.T) {
+	var columns []changelog.Column
+	for p := 1; p <= 38; p++ {
+		for s := 0; s <= p; s++ {
+			columns = append(columns, changelog.Column{Name: fmt.Sprintf("d%d_%d", p, s), Type: changelog.DecimalOf(p, s)})
+			columns = append(columns, changelog.Column{Name: fmt.Sprintf("l%d_%d", p, s), Type: changelog.ListOf(changelog.DecimalOf(p, s))})
+		}
+	}
+	schema, err := changelog.NewSchema(columns, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	w, err := NewWriter(&file, schema, false, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []changelog.Row
+	for _, sign := range []int64{-1, 0, 1} {
+		values := make([]changelog.Value, len(columns))
+		for i := 0; i < len(values); i += 2 {
+			most := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(columns[i].Type.Precision)), nil)
+			most.Sub(most, big.NewInt(1))
+			values[i] = changelog.Value{B: changelog.AppendBigInt(nil, most.Mul(most, big.NewInt(sign)))}
+			values[i+1] = changelog.Value{B: changelog.AppendList(nil, columns[i+1].Type, []changelog.Value{values[i], changelog.NullValue})}
+		}
+		rows = append(rows, changelog.AppendRow(nil, schema, values))
+		if err := w.WriteRow(rows[len(rows)-1], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, err := w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := readAll(t, file.Bytes(), schema, false, Options{})
+	for i := range rows {
+		if !bytes.Equal(got[i], rows[i]) {
+			t.Errorf("row %d is another", i)
+		}
+	}
+	for i := range done.Metadata.Schema.NumColumns() {
+		c, p := done.Metadata.Schema.Column(i), columns[i].Type
+		if p.Kind == changelog.List {
+			p = p.Fields[0].Type
+		}
+		most := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(p.Precision)), nil)
+		want := fmt.Sprintf("FIXED_LEN_BYTE_ARRAY %d", most.BitLen()/8+1) // a sign bit and those of 10^p - 1
+		switch {
+		case p.Precision <= 9:
+			want = "INT32 0"
+		case p.Precision <= 18:
+			want = "INT64 0"
+		}
+		if got := fmt.Sprint(c.PhysicalType(), " ", c.TypeLength()); got != want {
+			t.Errorf("%s: %s, want %s", p, got, want)
+		}
 	}
 }

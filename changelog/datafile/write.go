@@ -115,6 +115,7 @@ func (w *Writer) begin(sample arrow.RecordBatch) error {
 		parquet.WithMaxRowGroupLength(w.options.RowGroupRows),
 		parquet.WithStats(true),
 		parquet.WithCreatedBy("firn"),
+		parquet.WithStoreDecimalAsInteger(true), // of up to 18 digits (Iceberg's appendix A)
 	}
 	for i, f := range w.appender.Schema().Fields() {
 		if sample != nil && !repeats(sample.Column(i)) {
