@@ -64,6 +64,8 @@ type history struct {
 	steps int               // how often all reads were compared
 
 	flushed, optimized changelog.SeqNum
+
+	conditions []*filter // for foreign readers
 }
 
 // stored is a row of the model: values by field id, and the bytes that were given to firn.
@@ -145,6 +147,7 @@ func (h *history) play() {
 			}
 		}
 	}
+	h.conditions = h.filters()
 }
 
 func (h *history) evolution() []func(*changelog.Schema) changelog.Evolution {
@@ -290,7 +293,7 @@ func (h *history) flush() {
 	})).Flusher(h.id))
 	for last := changelog.SeqNum(0); ; {
 		seq, err := f.Flush(h.ctx)
-		if err != nil && h.key == unkeyed && len(h.terms) > 0 && errors.Is(err, changelog.ErrPartition) {
+		if h.key == unkeyed && len(h.terms) > 0 && errors.Is(err, table.ErrUnsupported) {
 			panic(fmt.Errorf("%w: %w", errUnfit, err))
 		}
 		check(err)
