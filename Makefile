@@ -1,6 +1,6 @@
 # Everything a person types. ARGS passes flags on: make demo ARGS='--for 20s', make e2e ARGS=live.
-# build, test and demo need Go alone: modules come by themselves. What Maven, PyPI and Debian give is asked for only by e2e and
-# bench, which say by name what they skip.
+# build, test and demo need Go alone: modules come by themselves. What Maven, PyPI and Debian give is asked for only by e2e, interop
+# and bench, which say by name what they skip.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,9 +17,9 @@ PKGS ?= ./...
 RACE_PKGS ?= ./cmd/... ./ingest/... ./logstore/... ./state/... ./changelog/table/... ./changelog/flush/... ./optimizer/...
 FUZZTIME ?= 20s
 TOOL := go tool -modfile=deploy/tools/go.mod
-SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh)
+SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh deploy/interop/*.sh)
 
-.PHONY: build test race lint fmt fuzz crash e2e bench bench-compare tidy-check layout vet check demo clean help
+.PHONY: build test race lint fmt fuzz crash e2e interop bench bench-compare tidy-check layout vet check demo clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ crash: ## the tests that cut the power or kill the process, always anew
 
 e2e: build ## real Kafka, PostgreSQL, Debezium and foreign readers (E2E=full: everything)
 	deploy/e2e/run.sh $(ARGS)
+
+interop: ## the matrix of table shapes before firn's readers, a second one and foreign ones (INTEROP=small, full)
+	deploy/interop/run.sh $(ARGS)
 
 bench: build ## firn against Flink on one topic of a real Kafka; ingest and lookups
 	deploy/bench/run.sh $(ARGS)

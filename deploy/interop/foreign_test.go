@@ -198,14 +198,11 @@ func (r *reader) ask(ctx context.Context, dir string, runs []*history, each func
 	out, err := exec.CommandContext(ctx, r.command[0], append(r.command[1:], "--list", file)...).CombinedOutput()
 	fmt.Printf("# %s: %d jobs in %.0f s\n", r.name, len(jobs), time.Since(start).Seconds())
 	for _, j := range jobs {
-		outcome := ""
-		switch {
-		case err != nil:
-			outcome = fmt.Sprintf("%s failed: %v: %.500s", r.name, err, out)
-		default:
-			outcome = r.judge(j)
+		if err != nil {
+			each(j.h, fmt.Sprintf("%s failed: %v: %.500s", r.name, err, out))
+			continue
 		}
-		each(j.h, outcome)
+		each(j.h, r.judge(j))
 	}
 }
 
@@ -246,8 +243,10 @@ func (r *reader) judge(j job) string {
 func amoro(ctx context.Context, peers string, runs []*history, each func(h *history, outcome string)) {
 	l := runs[0].lake
 	dir := filepath.Join(l.dir, "amoro")
-	args := []string{"dump", "--part", "merged", "--out", dir, "--catalog-properties",
-		"type=jdbc,uri=jdbc:sqlite:" + l.uri() + ",warehouse=" + filepath.Join(l.dir, "lake") + ",name=firn"}
+	args := []string{
+		"dump", "--part", "merged", "--out", dir, "--catalog-properties",
+		"type=jdbc,uri=jdbc:sqlite:" + l.uri() + ",warehouse=" + filepath.Join(l.dir, "lake") + ",name=firn",
+	}
 	for _, h := range runs {
 		args = append(args, "--table", h.name)
 	}

@@ -112,11 +112,7 @@ type second struct {
 func newSecond() *second { return &second{rows: map[string][]map[int]any{}} }
 
 func onDisk(path string) string {
-	path = strings.TrimPrefix(path, "file:")
-	if strings.HasPrefix(path, "//") {
-		path = path[2:]
-	}
-	return path
+	return strings.TrimPrefix(strings.TrimPrefix(path, "file:"), "//")
 }
 
 func readMetadata(path string) *metadata {
@@ -397,7 +393,7 @@ func (r *second) merged(basePath, changePath string) []string {
 	}
 	sch := m.schema()
 	var key []field
-	for _, n := range strings.Split(m.Properties["mixed-format.primary-key-fields"], ",") {
+	for n := range strings.SplitSeq(m.Properties["mixed-format.primary-key-fields"], ",") {
 		key = append(key, sch.Fields[slices.IndexFunc(sch.Fields, func(f field) bool { return f.Name == n })])
 	}
 	return r.merge(m, m.files(false), changes, sch, key)
