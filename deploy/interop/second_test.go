@@ -261,7 +261,7 @@ func human(transform string, v any) string {
 	if v == nil {
 		return "null"
 	}
-	if d, ok := v.(iceberg.Decimal); ok {
+	if d, ok := v.(iceberg.DecimalLiteral); ok {
 		pow := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil)
 		return new(big.Rat).SetFrac(d.Val.BigInt(), pow).RatString()
 	}
