@@ -47,7 +47,7 @@ var keys = []struct {
 	{"timestamptz", []column{keyColumn("k", prim(changelog.TimestampTZ), moments...)}},
 	{"time", []column{keyColumn("k", prim(changelog.Time), integers(0, 1, 86_399_999_999, 3_600_000_000, 43_200_000_001)...)}},
 	{"boolean,int", []column{
-		keyColumn("k", prim(changelog.Boolean), true, false), keyColumn("k2", prim(changelog.Int), integers(-1, 0, 1, 2, 3)...),
+		{"k", prim(changelog.Boolean), []any{true, false}}, {"k2", prim(changelog.Int), integers(-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)},
 	}},
 	{"float", []column{keyColumn("k", prim(changelog.Float), float32(0), float32(math.Copysign(0, -1)), float32(math.NaN()), float32(math.Inf(1)),
 		float32(math.Inf(-1)), float32(0.1), float32(-1.5), float32(math.MaxFloat32), float32(math.SmallestNonzeroFloat32))}},
@@ -55,10 +55,10 @@ var keys = []struct {
 		math.MaxFloat64, math.SmallestNonzeroFloat64, 1e21)}},
 	{"uuid as text", []column{keyColumn("k", prim(changelog.String), "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff",
 		"f79c3e09-677c-4bbd-a479-3f349cb785e7", "7fffffff-ffff-ffff-8000-000000000000")}},
-	{"int,string", []column{keyColumn("k", prim(changelog.Int), integers(-1, 0, 7)...), keyColumn("k2", prim(changelog.String), "", "a", "ä/%", "a\x01")}},
+	{"int,string", []column{{"k", prim(changelog.Int), integers(-1, 0, 7)}, {"k2", prim(changelog.String), []any{"", "a", "ä/%", "a\x01", "b", "c", "d", "日本", "e", "f"}}}},
 	{"long,date,string", []column{
-		keyColumn("k", prim(changelog.Long), integers(math.MinInt64, 5)...), keyColumn("k2", prim(changelog.Date), integers(-1, 20_000)...),
-		keyColumn("k3", prim(changelog.String), "x", "日本", "x,y"),
+		{"k", prim(changelog.Long), integers(math.MinInt64, 5)}, {"k2", prim(changelog.Date), integers(-1, 20_000, 20_001)},
+		{"k3", prim(changelog.String), []any{"x", "日本", "x,y", "y", "z"}},
 	}},
 }
 
@@ -74,7 +74,25 @@ var (
 	moments = integers(0, 86_400_000_000, 86_399_999_999, -1, -86_400_000_001, 1_700_000_000_123_456, 253_402_300_799_999_999, -62_135_596_800_000_000)
 )
 
-func keyColumn(name string, t *changelog.Type, values ...any) column { return column{name, t, values} }
+// keyColumn adds plain values to the odd ones, so that a flush leaves most rows alone: base files then get position deletes.
+func keyColumn(name string, t *changelog.Type, values ...any) column {
+	for i := range int64(24) {
+		switch t.Kind {
+		case changelog.Boolean:
+		case changelog.Float:
+			values = append(values, float32(i)+0.25)
+		case changelog.Double:
+			values = append(values, float64(i)+0.25)
+		case changelog.Decimal:
+			values = append(values, big.NewInt(1000+7*i))
+		case changelog.String:
+			values = append(values, fmt.Sprintf("key %d", i))
+		default:
+			values = append(values, 1000+i)
+		}
+	}
+	return column{name, t, values}
+}
 
 func ints(least, most int64) []any { return integers(0, 1, -1, 2, 3, 42, -2_147_483_617, least, most) }
 

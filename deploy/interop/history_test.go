@@ -59,6 +59,7 @@ type history struct {
 	domain  map[int][]any // by field id: the values that a column draws from
 
 	rows  map[string]stored // the model now, by key
+	last  map[int]any       // the key that changed last
 	done  []op              // what led to it: the change of number n is at n-1
 	bag   []map[int]any     // the model of a table without a key
 	steps int               // how often all reads were compared
@@ -119,8 +120,9 @@ func (h *history) schema() *changelog.Schema { return h.schemas.Current() }
 func (h *history) play() {
 	const rounds = 9
 	steps := h.evolution()
+	h.append(30)
 	for round := range rounds {
-		h.append(3 + h.r.IntN(22))
+		h.append(3 + h.r.IntN(12))
 		for i, step := range steps {
 			if 1+i*6/max(1, len(steps)) == round {
 				h.evolve(step(h.schema()))
@@ -169,7 +171,7 @@ func (h *history) evolve(e changelog.Evolution) {
 func (h *history) append(n int) {
 	for n > 0 {
 		var changes []changelog.Change
-		if h.r.IntN(40) == 0 {
+		if h.r.IntN(60) == 0 {
 			changes = h.truncate()
 		}
 		for range min(n, 1+h.r.IntN(5)) {
@@ -194,10 +196,14 @@ func (h *history) change() changelog.Change {
 	}
 	s := h.schema()
 	values := map[int]any{}
-	for _, o := range s.KeyOrdinals() {
-		d := h.domain[s.Columns[o].ID]
-		values[s.Columns[o].ID] = d[h.r.IntN(len(d))]
+	if h.last == nil || h.r.IntN(4) > 0 { // else the key of the change before
+		h.last = map[int]any{}
+		for _, o := range s.KeyOrdinals() {
+			d := h.domain[s.Columns[o].ID]
+			h.last[s.Columns[o].ID] = d[h.r.IntN(len(d))]
+		}
 	}
+	maps.Copy(values, h.last)
 	key := s.KeyOf(nil, h.encode(values))
 	old, had := h.rows[string(key)]
 	c := changelog.Change{Op: changelog.OpDelete, Key: key, Position: h.position()}
