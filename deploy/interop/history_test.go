@@ -81,6 +81,10 @@ type op struct {
 	values map[int]any
 }
 
+// puffinSequences are the properties of a table whose optimized sequences are in Puffin: those of seeds 2, 7, … from the first
+// commit on, those of seeds 3, 8, … after some by property.
+var puffinSequences = map[string]string{table.PropSequence: string(table.SequencePuffin)}
+
 var errUnfit = errors.New("not a table that firn makes")
 
 func newHistory(ctx context.Context, l *lake, c cell, seed uint64, name string) *history {
@@ -104,7 +108,11 @@ func newHistory(ctx context.Context, l *lake, c cell, seed uint64, name string) 
 	spec := must(changelog.ParsePartition(h.terms))
 	bound := must(spec.Bind(s))
 	h.moves = len(spec) > 0 && !bound.InKey(s) && c.key != unkeyed
-	entry, err := l.reg.CreatePartitioned(ctx, name, s, spec, state.TopicRef{Source: "m", Topic: name}, nil)
+	var props map[string]string
+	if seed%5 == 2 {
+		props = puffinSequences
+	}
+	entry, err := l.reg.CreatePartitioned(ctx, name, s, spec, state.TopicRef{Source: "m", Topic: name}, props)
 	if errors.Is(err, changelog.ErrPartition) && c.key == unkeyed {
 		panic(fmt.Errorf("%w: %w", errUnfit, err))
 	}
@@ -134,6 +142,9 @@ func (h *history) play() {
 		case 1, 2, 6: // several in a row leave several base files, which one file of position deletes then names
 			h.optimize(optimizer.Minor)
 		case 3:
+			if h.seed%5 == 3 && h.key != unkeyed {
+				check(must(h.catalog.Load(h.ctx, h.name)).SetProperties(h.ctx, puffinSequences))
+			}
 			h.expire()
 			h.optimize(optimizer.Minor)
 		case 4:
@@ -147,6 +158,9 @@ func (h *history) play() {
 				h.optimize(optimizer.Minor)
 			}
 		}
+	}
+	if puffin := must(h.catalog.Load(h.ctx, h.name)).InPuffin(); puffin != (h.key != unkeyed && (h.seed%5 == 2 || h.seed%5 == 3)) {
+		panic(fmt.Errorf("sequences in Puffin: %t", puffin))
 	}
 	h.conditions = h.filters()
 }
