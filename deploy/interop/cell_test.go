@@ -64,7 +64,7 @@ var keys = []struct {
 
 // unfit are key types of the spec that have no cells, each with its reason.
 var unfit = [][2]string{
-	{"uuid, binary, fixed", "Amoro loses their deletes in Parquet (spec 6.2): firn stores such key columns as text, which the cells of text keys are"},
+	{"uuid, binary, fixed", "Amoro loses their deletes in Parquet (spec 6.2); as text, which design section 7 makes of them, they are the cells of string and uuid as text"},
 	{"null", "key columns are required (spec 1.2 advises it): an event with a null in its key is parked"},
 }
 

@@ -28,7 +28,7 @@ var (
 )
 
 // groupRuns is how many tables share a catalog, and a process of each foreign reader.
-const groupRuns = 150
+const groupRuns = 100
 
 func chosen() []cell {
 	all := cells(size)
