@@ -91,6 +91,14 @@ func (w *worker) keylessChange(ctx context.Context, r *Record, ev *decode.Event,
 	if ev.After != nil {
 		c.After = w.batch.arena.keep(b.mapping.Row(w.batch.arena.tail(), ev.After))
 	}
+	if b.restricted && c.After != nil {
+		if detail, err := w.badPartition(b, c.After); err != nil {
+			return final(err)
+		} else if detail != "" {
+			w.reject(r, reasonPartition, detail, nil)
+			return nil
+		}
+	}
 	if takes {
 		c.Before = w.batch.arena.keep(b.mapping.Row(w.batch.arena.tail(), ev.Before))
 	}

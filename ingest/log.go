@@ -68,8 +68,11 @@ type Table struct {
 }
 
 // moves reports whether a change can take a row to another partition of the lake. The change store needs the old one then,
-// so that each change of the table has the row before it, whatever the source gave.
-func (t *Table) moves() bool { return len(t.Partition) > 0 && !t.Partition.InKey(t.Schemas.Current()) }
+// so that each change of the table has the row before it, whatever the source gave. A table without a key has no change store.
+func (t *Table) moves() bool {
+	s := t.Schemas.Current()
+	return len(t.Partition) > 0 && len(s.Key) > 0 && !t.Partition.InKey(s)
+}
 
 // Tables is what the pipeline needs of the table registry. Its methods are safe for concurrent use.
 type Tables interface {

@@ -14,9 +14,9 @@ import (
 )
 
 // batch writes the files of one commit: an I file and an ED file for each partition and node that has such rows, ascending
-// by _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file, and one
-// of position deletes if rows go. Rows of a table with partitions are held until the end, so that only the files of one
-// partition are open at a time.
+// by _file_offset because changes come so (spec/mixed-format.md 2.2, 12). In a table without a key it is one base file for each
+// partition, and one of position deletes where rows go. Rows of a table with partitions are held until the end, so that only the
+// files of one partition are open at a time.
 type batch struct {
 	fs      table.FS
 	path    func(partition, name string) string
@@ -33,8 +33,8 @@ type batch struct {
 	byNode [2][]*dataFile
 	key    []changelog.Value // a row of nulls and a key
 
-	removals removals             // without a key: what the changes take out
-	dead     []datafile.PosDelete // where those rows are in base files
+	removals removals                        // without a key: what the changes take out
+	dead     map[string][]datafile.PosDelete // where those rows are in base files, by partition
 
 	times   sourceTimes // of the changes
 	changes int         // those that made rows
@@ -91,6 +91,9 @@ func (b *batch) add(c *changelog.Change) error {
 			return nil // it puts no row in that stays
 		}
 		b.changes++
+		if b.parted != nil {
+			return b.holdInsert(c)
+		}
 		return b.write(inserts, 0, c.After, c.Seq)
 	}
 	key, err := b.schema.KeyValues(c.Key)

@@ -43,6 +43,17 @@ func (b *batch) partition(of *table.Partitioner, history changelog.Schemas, buck
 	}
 }
 
+// holdInsert puts a row of a table without a key in its partition.
+func (b *batch) holdInsert(c *changelog.Change) error {
+	p := b.parted
+	to, err := p.place(c.After)
+	if err != nil {
+		return fmt.Errorf("change %d: %w", c.Seq, err)
+	}
+	p.add(to, image{kind: inserts, seq: c.Seq, row: p.keep(c.After)})
+	return nil
+}
+
 // hold puts the rows of a change in their partitions: the delete row in that of the before image, which kills what the key has
 // there, and the insert row in that of the after image. Where rows can leave their partition, no before image means that the key
 // had no row (state.Table.Partition): there is nothing to delete, and a delete row of a key and nulls would not belong where

@@ -71,6 +71,7 @@ func TestPowerLoss(t *testing.T) {
 		{"partitions", newPartedWorld, false, 12},
 		{"lost, no key", newBagWorld, false, 1},
 		{"some unsynced data survives, no key", newBagWorld, true, 4},
+		{"partitions, no key", newPartedBagWorld, false, 12},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,6 +121,14 @@ func newBagWorld(tb testing.TB, seed uint64) *world {
 	return w
 }
 
+// newPartedBagWorld is that of a table with partitions, which updates move rows between.
+func newPartedBagWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
+	w := newBagWorld(tb, seed)
+	w.parts = []string{"truncate(2, v)", "bucket(2, id)"}
+	return w
+}
+
 // newPartedWorld is a world whose table has partitions by a column that updates change.
 func newPartedWorld(tb testing.TB, seed uint64) *world {
 	tb.Helper()
@@ -179,7 +188,7 @@ func (w *world) register(n *node) {
 	n.id = must(n.reg.CreatePartitioned(w.tb.Context(), tableName, w.schemas[0], spec, topicRef, nil)).ID
 }
 
-// moves reports whether rows can leave their partition: then every change has the row before it.
+// moves reports whether rows can leave their partition: then every change of a key has the row before it.
 func (w *world) moves() bool {
 	spec := must(must(changelog.ParsePartition(w.parts)).Bind(w.schemas[0]))
 	return !spec.InKey(w.schemas[0])
@@ -252,34 +261,48 @@ func (w *world) change(id int64, p changelog.Position) changelog.Change {
 	return c
 }
 
-// bagChange takes a row out, puts one in, or both. Rows are often equal; one to take out may not be there.
+// bagChange takes a row out, puts one in, or both. Rows are often equal; one to take out may not be there, and then differs from all
+// others in a column that stays: rows that differ only in a column that is dropped later are equal to a flush after that.
 func (w *world) bagChange(id int64, p changelog.Position) changelog.Change {
-	fresh := func() []changelog.Value {
-		row := []changelog.Value{{B: fmt.Appendf(nil, "v%d", w.rnd.IntN(2))}, {I: id / 4}}
-		for range len(w.schema().Columns) - 2 {
-			row = append(row, changelog.Value{I: int64(w.rnd.IntN(2))})
-		}
-		return row
-	}
 	c := changelog.Change{Op: changelog.OpCreate, Position: p, SourceTime: 1e15 + p.Offset}
 	if w.rnd.IntN(2) == 0 {
-		old := fresh()
+		old := w.bagRow(id)
 		if len(w.rows) > 0 && w.rnd.IntN(5) > 0 {
 			old = w.rows[w.rnd.IntN(len(w.rows))]
 		}
-		c.Op, c.Before = changelog.OpDelete, changelog.AppendRow(nil, w.schema(), old)
 		if i := slices.IndexFunc(w.rows, func(r []changelog.Value) bool { return w.text(r) == w.text(old) }); i >= 0 {
 			w.rows = slices.Delete(w.rows, i, i+1)
+		} else {
+			old[w.schema().OrdinalOf(idColumn)].I = -1
 		}
+		c.Op, c.Before = changelog.OpDelete, changelog.AppendRow(nil, w.schema(), old)
 		if w.rnd.IntN(2) == 0 {
 			return c
 		}
 		c.Op = changelog.OpUpdate
 	}
-	row := fresh()
+	row := w.bagRow(id)
 	w.rows = append(w.rows, row)
 	c.After = changelog.AppendRow(nil, w.schema(), row)
 	return c
+}
+
+// bagRow returns a row of few values, some of them null.
+func (w *world) bagRow(id int64) []changelog.Value {
+	row := make([]changelog.Value, len(w.schema().Columns))
+	for o, c := range w.schema().Columns {
+		switch {
+		case c.ID == idColumn:
+			row[o] = changelog.Value{I: id / 4}
+		case w.rnd.IntN(8) == 0:
+			row[o] = changelog.NullValue
+		case c.ID == vColumn:
+			row[o] = changelog.Value{B: fmt.Appendf(nil, "v%d", w.rnd.IntN(2))}
+		default:
+			row[o] = w.value(c.Type)
+		}
+	}
+	return row
 }
 
 // replay gives a node the records from the offset on again, as a source does.
@@ -403,6 +426,7 @@ func (w *world) check(n *node, drained bool) {
 		w.equal("lake", got)
 	}
 	if w.bag {
+		w.bagFiles(t)
 		return
 	}
 	w.feed(n, r, mark.To)
@@ -493,13 +517,50 @@ func (w *world) files(t *table.Table) {
 	}
 }
 
+// bagFiles checks what a flush writes of a table without a key: in the root node, a file of rows and one of position deletes for
+// each partition, whose rows are of the partition, and whose deletes name data files of the partition.
+func (w *world) bagFiles(t *table.Table) {
+	w.tb.Helper()
+	of := must(t.Partitioner(t.Schemas().Current()))
+	files := must(t.Base().Files(w.tb.Context()))
+	type slot struct {
+		seq       int64
+		partition string
+		content   table.Content
+	}
+	seen, at := map[slot]bool{}, map[string]string{}
+	for _, f := range files {
+		if f.Content == table.Data {
+			at[f.Path] = f.Partition
+		}
+	}
+	for _, f := range files {
+		w.place(t, f, of)
+		if s := (slot{f.DataSequence, f.Partition, f.Content}); seen[s] {
+			w.tb.Fatalf("two files %v in one commit", s)
+		} else {
+			seen[s] = true
+		}
+		if want := (mixed.TreeNode{}); f.Info.Node != want || !strings.HasPrefix(filepath.Base(f.Path), "1-") {
+			w.tb.Fatalf("file %s is not of the root node", f.Path)
+		}
+		if p, live := at[f.Referenced]; f.Referenced != "" && live && p != f.Partition {
+			w.tb.Fatalf("%s names a file of partition %q", f.Path, p)
+		}
+	}
+}
+
 // place checks that the rows of a file are in the partition that they belong to, and all of a file in its directory.
 func (w *world) place(t *table.Table, f table.File, of *table.Partitioner) {
 	w.tb.Helper()
-	if (of == nil) != (f.Partition == "") || filepath.Dir(f.Path) != filepath.Dir(t.Change().DataPathIn(f.Partition, "x")) {
+	store := t.Change()
+	if w.bag {
+		store = t.Base()
+	}
+	if (of == nil) != (f.Partition == "") || filepath.Dir(f.Path) != filepath.Dir(store.DataPathIn(f.Partition, "x")) {
 		w.tb.Fatalf("partition %q of %s", f.Partition, f.Path)
 	}
-	if of == nil {
+	if of == nil || f.Content != table.Data {
 		return
 	}
 	schema := t.Schemas().Current()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"firn/changelog"
@@ -168,31 +169,41 @@ func (f *Flusher) take(ctx context.Context, b *batch, c *table.Commit) error {
 		f.logger.Warn("rows to delete are not there: nothing equal to what the source had", slog.Int("rows", missing),
 			slog.Uint64("from", uint64(c.From)), slog.Uint64("seq", uint64(c.To)))
 	}
-	add, err := b.finishDeletes()
-	if add != nil {
-		c.AddDeletes = []table.NewFile{*add}
-	}
+	c.AddDeletes, err = b.finishDeletes()
 	return err
 }
 
-// findRows looks for the wanted rows in the base files whose bounds allow one, and leaves in removals.wanted what it has not
-// found. The rows found are in b.dead. Memory: the positions found, and what merge.Reader.Base takes.
+// findRows looks for the wanted rows in the base files whose partition and bounds allow one, and leaves in removals.wanted what
+// it has not found. The rows found are in b.dead. Memory: the positions found, and what merge.Reader.Base takes.
+//
+// Error: table.ErrUnsupported, a file that may have them is of an earlier partition spec.
 func (b *batch) findRows(ctx context.Context, store *table.Store, files []table.File) error {
 	wanted := b.removals.wanted
 	may, err := newSpan(b.schema, wanted)
 	if err != nil {
 		return err
 	}
+	places, err := b.partitionsOf(wanted)
+	if err != nil {
+		return err
+	}
 	var s merge.Snapshot
+	partitions := map[string]string{} // by data file
 	for _, f := range files {
 		if err := store.Foreign(&f); err != nil {
 			return fmt.Errorf("find rows: %w", err)
 		}
+		wrong := store.CheckSpec(&f)
 		switch {
+		case wrong == nil && places != nil && !places[f.Partition]:
 		case f.Content != table.Data:
 			s.Deletes = append(s.Deletes, MergeFile(&f))
 		case may.overlaps(&f):
+			if wrong != nil {
+				return wrong
+			}
 			s.Base = append(s.Base, MergeFile(&f))
+			partitions[f.Path] = f.Partition
 		}
 	}
 	if len(s.Base) == 0 {
@@ -202,6 +213,7 @@ func (b *batch) findRows(ctx context.Context, store *table.Store, files []table.
 	if err != nil {
 		return fmt.Errorf("find rows: %w", err)
 	}
+	b.dead = map[string][]datafile.PosDelete{}
 	for row, err := range r.Base(ctx) {
 		if err != nil {
 			return fmt.Errorf("find rows: %w", err)
@@ -210,7 +222,8 @@ func (b *batch) findRows(ctx context.Context, store *table.Store, files []table.
 		if n == 0 {
 			continue
 		}
-		b.dead = append(b.dead, datafile.PosDelete{Path: row.File, Pos: row.Ordinal})
+		at := partitions[row.File]
+		b.dead[at] = append(b.dead[at], datafile.PosDelete{Path: row.File, Pos: row.Ordinal})
 		if n > 1 {
 			wanted[string(row.Row)] = n - 1
 			continue
@@ -222,33 +235,58 @@ func (b *batch) findRows(ctx context.Context, store *table.Store, files []table.
 	return nil
 }
 
-// finishDeletes writes the position deletes of the rows found; nil if there are none. Readers ask for them sorted.
-func (b *batch) finishDeletes() (*table.NewFile, error) {
-	if len(b.dead) == 0 {
+// partitionsOf returns the partitions that rows in the batch's schema belong to; nil if the table has none.
+func (b *batch) partitionsOf(rows map[string]int) (map[string]bool, error) {
+	if b.parted == nil {
 		return nil, nil //nolint:nilnil // as documented
 	}
-	slices.SortFunc(b.dead, func(a, c datafile.PosDelete) int {
+	out := map[string]bool{}
+	for row := range rows {
+		at, err := b.parted.place(changelog.Row(row))
+		if err != nil {
+			return nil, fmt.Errorf("row to delete: %w", err)
+		}
+		out[at] = true
+	}
+	return out, nil
+}
+
+// finishDeletes writes the position deletes of the rows found: a file for each partition, which Iceberg asks for.
+func (b *batch) finishDeletes() (add []table.NewFile, err error) {
+	for _, at := range slices.Sorted(maps.Keys(b.dead)) {
+		f, err := b.writeDeletes(at, b.dead[at])
+		if err != nil {
+			return nil, err
+		}
+		add = append(add, *f)
+	}
+	return add, nil
+}
+
+// writeDeletes writes position deletes of one partition. Readers ask for them sorted.
+func (b *batch) writeDeletes(partition string, dead []datafile.PosDelete) (*table.NewFile, error) {
+	slices.SortFunc(dead, func(a, c datafile.PosDelete) int {
 		if a.Path != c.Path {
 			return bytes.Compare([]byte(a.Path), []byte(c.Path))
 		}
 		return int(a.Pos - c.Pos)
 	})
 	name := mixed.FileName{Type: mixed.PositionDelete, Op: b.op, Count: len(b.files) + 1}
-	f := &dataFile{path: b.path("", name.String())}
+	f := &dataFile{path: b.path(partition, name.String()), partition: partition}
 	out, err := b.fs.Create(f.path)
 	if err != nil {
 		return nil, err
 	}
 	f.out = out
 	b.files = append(b.files, f)
-	if f.done, err = datafile.WritePositionDeletes(out, b.dead, b.options); err != nil {
+	if f.done, err = datafile.WritePositionDeletes(out, dead, b.options); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.path, err)
 	}
 	if err := out.Commit(); err != nil {
 		return nil, err
 	}
-	add := &table.NewFile{Path: f.path, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata}
-	if first := b.dead[0].Path; first == b.dead[len(b.dead)-1].Path {
+	add := &table.NewFile{Path: f.path, Partition: partition, Rows: f.done.Rows, Bytes: f.done.Bytes, Footer: f.done.Metadata}
+	if first := dead[0].Path; first == dead[len(dead)-1].Path {
 		add.Referenced = first
 	}
 	return add, nil

@@ -6,51 +6,52 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"firn/changelog"
-	"firn/changelog/mixed"
 	"firn/changelog/table"
 )
+
+// bags are the worlds of tables without a key: without partitions, and with.
+func bags() map[string]func(testing.TB, uint64) *world {
+	return map[string]func(testing.TB, uint64) *world{"plain": newBagWorld, "partitions": newPartedBagWorld}
+}
 
 // TestUnkeyed flushes random histories of a table without a key, whose changes put rows in and take equal ones out, in
 // batches of all sizes, with schema changes, and holds the lake against the model after each.
 func TestUnkeyed(t *testing.T) {
-	for seed := range uint64(12) {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			w := newBagWorld(t, seed)
-			n := w.open()
-			f := w.flusher(n, nil)
-			for range 6 {
-				w.append(n, 1+w.rnd.IntN(60), 30)
-				if w.rnd.IntN(4) == 0 {
-					w.evolve(n)
-					w.append(n, 1+w.rnd.IntN(20), 30)
-				}
-				if _, err := f.Flush(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				w.check(n, false)
-			}
-			w.drain(f)
-			w.check(n, true)
-			if s := w.stray(); len(s) > 0 {
-				t.Errorf("stray files %v", s)
-			}
-			p := must(n.reg.Progress(n.id))
-			if p.Optimized != p.Flushed || p.Flushed != w.mark(w.load()).To {
-				t.Errorf("progress %+v", p)
-			}
-			for _, file := range must(w.load().Base().Files(t.Context())) {
-				if want := (mixed.TreeNode{}); file.Info.Node != want || !strings.Contains(file.Path, "/data/1-") {
-					t.Errorf("file %s is not of the root node", file.Path)
-				}
-			}
-		})
+	for name, world := range bags() {
+		for seed := range uint64(12) {
+			t.Run(fmt.Sprint(name, "/seed=", seed), func(t *testing.T) { unkeyedHistory(t, world(t, seed)) })
+		}
+	}
+}
+
+func unkeyedHistory(t *testing.T, w *world) {
+	n := w.open()
+	f := w.flusher(n, nil)
+	for range 6 {
+		w.append(n, 1+w.rnd.IntN(60), 30)
+		if w.rnd.IntN(4) == 0 {
+			w.evolve(n)
+			w.append(n, 1+w.rnd.IntN(20), 30)
+		}
+		if _, err := f.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.check(n, false)
+	}
+	w.drain(f)
+	w.check(n, true)
+	if s := w.stray(); len(s) > 0 {
+		t.Errorf("stray files %v", s)
+	}
+	p := must(n.reg.Progress(n.id))
+	if p.Optimized != p.Flushed || p.Flushed != w.mark(w.load()).To {
+		t.Errorf("progress %+v", p)
 	}
 }
 
@@ -64,6 +65,9 @@ func rewriter(w *world, done *int) table.Hook {
 			t := must(other.Load(ctx, tableName))
 			files := must(t.Base().Files(ctx))
 			b := newBatch(t, w.schemas, 1, must(New(nil, nil, nil, Options{})).o.File)
+			if of := must(t.Partitioner(w.schema())); of != nil {
+				b.partition(of, w.schemas, 1)
+			}
 			c := table.BaseCommit{ID: "rewrite", Epoch: must(t.Epoch()), Replace: true, DataSequence: t.Base().Snapshot().Sequence, Planned: t.Base().Snapshot().Sequence}
 			for row, err := range w.reader(t).Base(ctx) {
 				if err == nil {
@@ -89,8 +93,11 @@ func rewriter(w *world, done *int) table.Hook {
 
 // TestUnkeyedConflict: a flush that takes rows out of files that are rewritten meanwhile looks for the rows again.
 func TestUnkeyedConflict(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(6) {
 		w := newBagWorld(t, 100+seed)
+		if seed >= 3 {
+			w = newPartedBagWorld(t, 100+seed)
+		}
 		n := w.open()
 		f := w.flusher(n, nil)
 		w.append(n, 60, 30)
@@ -227,7 +234,12 @@ func TestSpan(t *testing.T) {
 
 // TestUnkeyedRestore: what the lake knows of a table without a key is all that is needed to go on (P4).
 func TestUnkeyedRestore(t *testing.T) {
-	w := newBagWorld(t, 9)
+	for name, world := range bags() {
+		t.Run(name, func(t *testing.T) { unkeyedRestore(t, world(t, 9)) })
+	}
+}
+
+func unkeyedRestore(t *testing.T, w *world) {
 	n := w.open()
 	w.append(n, 80, 30)
 	w.drain(w.flusher(n, nil))

@@ -35,6 +35,7 @@ type File struct {
 	DataSequence int64
 	Snapshot     int64          // that added it; it may be expired
 	Partition    string         // mixed.NormalizePath; "" in an unpartitioned store
+	Spec         int            // id of the partition spec that it was written under
 	Info         mixed.FileInfo // from its name
 
 	// FirstOffset and LastOffset bound the _file_offset (SeqNum, P5) of a change file's rows; 0 where it tells none.
@@ -127,7 +128,7 @@ func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry, places *partiti
 	f := File{
 		Path: df.FilePath(), Records: df.Count(), Bytes: df.FileSizeBytes(),
 		DataSequence: e.SequenceNum(), Snapshot: e.SnapshotID(),
-		lower: df.LowerBoundValues(), upper: df.UpperBoundValues(),
+		lower: df.LowerBoundValues(), upper: df.UpperBoundValues(), Spec: int(df.SpecID()),
 	}
 	switch df.ContentType() {
 	case iceberg.EntryContentData:

@@ -41,8 +41,8 @@ func CheckPartition(spec changelog.PartitionSpec, schema *changelog.Schema) (cha
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
-	if len(spec) > 0 && len(schema.Key) == 0 {
-		return nil, fmt.Errorf("a table without a key cannot have partitions yet: %w", ErrUnsupported)
+	if len(schema.Key) == 0 {
+		return spec, nil // it has no optimized sequences: what Amoro reads of partition paths does not matter
 	}
 	if why := mixed.BadPartition(spec); why != "" {
 		return nil, fmt.Errorf("partition field %s: %w", why, ErrUnsupported)
@@ -102,6 +102,17 @@ func (s *Store) partition() (changelog.PartitionSpec, error) {
 		return nil, fmt.Errorf("%s: %w", s.id, err)
 	}
 	return spec, nil
+}
+
+// CheckSpec refuses a data file whose rows cannot be deleted: it is of another partition spec than the store's current one, which
+// new files are written under, and position deletes have to be of their data file's. Error: ErrUnsupported.
+func (s *Store) CheckSpec(f *File) error {
+	now := s.loaded.metadata.DefaultPartitionSpec()
+	if f.Spec == now {
+		return nil
+	}
+	return fmt.Errorf("%s: rows of file %s cannot be deleted: it is of partition spec %d, the table's is %d: have the file's rows written anew "+
+		"under spec %d (rewrite_data_files of Spark does): %w", s.id, f.Path, f.Spec, now, now, ErrUnsupported)
 }
 
 // Partitioner tells of rows in which partition they are. It reuses its buffers: not safe for concurrent use. Memory: the
