@@ -94,6 +94,21 @@ func TestPartitionValues(t *testing.T) {
 	if d := l.visible.parked[0].Detail; !strings.Contains(d, `column "note": the partition value "null" reads as no value`) {
 		t.Errorf("detail %q", d)
 	}
+	keyless := newKeylessMaker("mariadb", 1)
+	keyless.event("c", "", `1 "null"`)
+	keyless.event("c", "", `1 "a"`)
+	keyless.event("u", `1 "a"`, `1 "null"`) // the old row stays
+	keyless.event("c", "", `2 "a"`)
+	keyless.event("u", `2 "a"`, `2 null`)
+	b := openLog(newDisk())
+	b.disk.parts = map[string][]string{"events": {"note"}}
+	run(t, b, ingest.Options{}, []ingest.Route{{Topic: ".*", Keyless: ingest.KeylessFullRow}}, keyless.maker)
+	if got, want := parkedReasons(b), "0:partition_value 2:partition_value"; got != want {
+		t.Errorf("without a key: parked %s, want %s", got, want)
+	}
+	if got := bagRows(t, b); got != `{"v":1,"note":"a"} {"v":2,"note":null}` {
+		t.Errorf("without a key: rows %s", got)
+	}
 	if got := rows(t, l, "a_b.t"); got != `{"id":2,"v":1,"note":"nul"}`+"\n"+`{"id":3,"v":1,"note":null}`+"\n" {
 		t.Errorf("rows %s", got)
 	}

@@ -142,18 +142,33 @@ func (w *world) byHand(t Type) {
 func (w *world) evolve(r *rand.Rand) {
 	t := w.table()
 	now := t.Schemas().Current()
+	e := randomStep(r, now, func(c *changelog.Column) bool { return c.ID > nColumn }, w.forget)
+	next, err := now.Apply(e)
+	w.must(err)
+	w.must(t.SyncSchemas(w.ctx(), append(t.Schemas(), next)))
+	_, err = w.reg.AddSchema(w.ctx(), w.id(), next)
+	w.must(err)
+	if w.of != nil {
+		w.of, err = w.table().Partitioner(next)
+		w.must(err)
+	}
+}
+
+// randomStep adds a column to a schema, and drops, renames, widens and moves others; it drops only what it may, and tells forget.
+func randomStep(r *rand.Rand, now *changelog.Schema, mayDrop func(*changelog.Column) bool, forget func(id int)) changelog.Evolution {
 	e := changelog.Evolution{
 		Rename: map[string]string{}, Widen: map[string]*changelog.Type{},
 		Add: []changelog.Column{{Name: fmt.Sprint("new", now.ID), Type: changelog.Primitive(changelog.Int)}},
 	}
 	order := []string{e.Add[0].Name}
-	for _, c := range now.Columns {
+	for i := range now.Columns {
+		c := &now.Columns[i]
 		name := c.Name
 		switch what := r.IntN(6); {
-		case c.Required || w.of != nil: // partitions are computed by the columns as they began
-		case what == 0 && c.ID > nColumn:
+		case c.Required:
+		case what == 0 && mayDrop(c):
 			e.Drop = append(e.Drop, name)
-			w.forget(c.ID)
+			forget(c.ID)
 			continue
 		case what == 1:
 			name = fmt.Sprintf("r%d_%d", now.ID, c.ID)
@@ -167,23 +182,22 @@ func (w *world) evolve(r *rand.Rand) {
 		}
 		order = append(order, name)
 	}
-	if w.of == nil {
-		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		e.Order = order
-	}
-	next, err := now.Apply(e)
-	w.must(err)
-	w.must(t.SyncSchemas(w.ctx(), append(t.Schemas(), next)))
-	_, err = w.reg.AddSchema(w.ctx(), w.id(), next)
-	w.must(err)
+	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	e.Order = order
+	return e
 }
 
 // forget drops a column from the model.
 func (w *world) forget(id int) {
 	for _, rows := range append(slices.Collect(maps.Values(w.history)), w.model) {
 		for k, row := range rows {
-			words := slices.DeleteFunc(strings.Split(row, " "), func(s string) bool { return strings.HasPrefix(s, word(id)) })
-			rows[k] = strings.Join(words, " ")
+			rows[k] = forgotten(row, id)
 		}
 	}
+}
+
+// forgotten is a row's text without a column.
+func forgotten(row string, id int) string {
+	words := slices.DeleteFunc(strings.Split(row, " "), func(s string) bool { return strings.HasPrefix(s, word(id)) })
+	return strings.Join(words, " ")
 }

@@ -3,7 +3,9 @@ package optimizer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -22,18 +24,27 @@ const eventsName = "shop.events"
 type bag struct {
 	*world
 	s    *changelog.Schema
+	of   *table.Partitioner // nil: no partitions
 	rows []string
 	seq  changelog.SeqNum
 }
 
-func newBag(w *world) *bag {
+// bagSpecs are the partition specs that bags are tried with.
+var bagSpecs = map[string][]string{"plain": nil, "partitions": {"truncate(2, v)", "bucket(2, a)"}}
+
+func newBag(w *world, terms ...string) *bag {
 	s, err := changelog.NewSchema(columns(), nil)
 	w.must(err)
-	_, err = w.catalog.Create(w.ctx(), eventsName, s, nil)
+	spec, err := changelog.ParsePartition(terms)
 	w.must(err)
-	_, err = w.reg.Create(w.ctx(), eventsName, s, state.TopicRef{}, nil)
+	t, err := w.catalog.CreatePartitioned(w.ctx(), eventsName, s, spec, nil)
 	w.must(err)
-	return &bag{world: w, s: s}
+	_, err = w.reg.CreatePartitioned(w.ctx(), eventsName, s, spec, state.TopicRef{}, nil)
+	w.must(err)
+	b := &bag{world: w, s: s}
+	b.of, err = t.Partitioner(s)
+	w.must(err)
+	return b
 }
 
 func (b *bag) table() *table.Table {
@@ -43,7 +54,7 @@ func (b *bag) table() *table.Table {
 }
 
 // live returns the rows of the base store by brute force, each with its place.
-func (b *bag) live() (rows []string, places []datafile.PosDelete) {
+func (b *bag) live() (rows []string, places []place) {
 	files, err := b.table().Base().Files(b.ctx())
 	b.must(err)
 	dead := b.deadSets(files)
@@ -53,15 +64,22 @@ func (b *bag) live() (rows []string, places []datafile.PosDelete) {
 		}
 		b.eachRow(f.Path, b.s, false, func(key, row string, _ changelog.Key, _, ordinal int64) {
 			if !dead[f.Path][ordinal] {
-				rows, places = append(rows, key+" "+row), append(places, datafile.PosDelete{Path: f.Path, Pos: ordinal})
+				rows, places = append(rows, key+" "+row), append(places, place{datafile.PosDelete{Path: f.Path, Pos: ordinal}, f.Partition})
 			}
 		})
 	}
 	return rows, places
 }
 
+// place is where a row of a bag is.
+type place struct {
+	datafile.PosDelete
+	partition string
+}
+
 func (b *bag) check(what string) {
 	b.Helper()
+	b.placed(what)
 	got, _ := b.live()
 	slices.Sort(got)
 	want := slices.Sorted(slices.Values(b.rows))
@@ -83,31 +101,99 @@ func (b *bag) flush(r *rand.Rand, n, take int) {
 		c.Expect = id
 	}
 	rows, places := b.live()
-	var dead []datafile.PosDelete
+	dead := map[string][]datafile.PosDelete{}
 	for range min(take, len(rows)) {
 		i := r.IntN(len(rows))
-		dead = append(dead, places[i])
+		dead[places[i].partition] = append(dead[places[i].partition], places[i].PosDelete)
 		at := slices.Index(b.rows, rows[i])
 		b.rows = slices.Delete(b.rows, at, at+1)
 		rows, places = slices.Delete(rows, i, i+1), slices.Delete(places, i, i+1)
 	}
-	if n > 0 {
-		c.Add = append(c.Add, b.write(t.Base(), b.s, mixed.Base, mixed.TreeNode{}, 0, false, n, func(int) ([]changelog.Value, int64) {
-			values := op{a: r.Int64N(5), b: "x", v: fmt.Sprintf("v%d", r.IntN(20))}.values(b.s)
-			key, row := text(b.s, values)
-			b.rows = append(b.rows, key+" "+row)
-			return values, 0
+	fresh := map[string][][]changelog.Value{}
+	for range n {
+		values := op{a: r.Int64N(5), b: "x", v: fmt.Sprintf("v%d", r.IntN(20))}.values(b.s)
+		if r.IntN(6) == 0 {
+			values[b.s.OrdinalOf(vColumn)] = changelog.NullValue
+		}
+		key, row := text(b.s, values)
+		b.rows = append(b.rows, key+" "+row)
+		fresh[b.partition(values)] = append(fresh[b.partition(values)], values)
+	}
+	for _, at := range slices.Sorted(maps.Keys(fresh)) {
+		c.Add = append(c.Add, b.writeIn(t.Base(), b.s, at, mixed.Base, mixed.TreeNode{}, 0, false, len(fresh[at]), func(i int) ([]changelog.Value, int64) {
+			return fresh[at][i], 0
 		}))
 	}
-	if len(dead) > 0 {
-		c.AddDeletes = append(c.AddDeletes, b.writeDead(t.Base(), dead))
+	for _, at := range slices.Sorted(maps.Keys(dead)) {
+		c.AddDeletes = append(c.AddDeletes, b.writeDead(t.Base(), at, dead[at]))
 	}
 	b.seq = c.To
 	_, err := t.AppendChanges(b.ctx(), c)
 	b.must(err)
 }
 
-func (b *bag) writeDead(st *table.Store, dead []datafile.PosDelete) table.NewFile {
+// partition returns the partition of a row, or "".
+func (b *bag) partition(values []changelog.Value) string {
+	if b.of == nil {
+		return ""
+	}
+	return b.of.Path(values)
+}
+
+// placed: each file is in the directory of its partition and has rows of it only.
+func (b *bag) placed(what string) {
+	b.Helper()
+	if b.of == nil {
+		return
+	}
+	base := b.table().Base()
+	files, err := base.Files(b.ctx())
+	b.must(err)
+	for _, f := range files {
+		if filepath.Dir(f.Path) != filepath.Dir(base.DataPathIn(f.Partition, "x")) {
+			b.Fatalf("%s: %s is of partition %q", what, f.Path, f.Partition)
+		}
+		if f.Content != table.Data {
+			continue
+		}
+		rows := datafile.NewRows(b.s)
+		b.must(eachBatch(b.ctx(), b.catalog.FS(), f.Path, b.s, false, datafile.Options{}, func(batch datafile.Batch) error {
+			if err := rows.Reset(batch); err != nil {
+				return err
+			}
+			for i := range rows.Len() {
+				if at := b.partition(rows.Values(i)); at != f.Partition {
+					b.Fatalf("%s: a row of %q is in %s", what, at, f.Path)
+				}
+			}
+			return nil
+		}))
+	}
+}
+
+// evolve takes the table one random step further, as world.evolve does.
+func (b *bag) evolve(r *rand.Rand) {
+	t := b.table()
+	now := t.Schemas().Current()
+	e := randomStep(r, now, func(c *changelog.Column) bool { return c.ID > nColumn }, func(id int) {
+		for i, row := range b.rows {
+			b.rows[i] = forgotten(row, id)
+		}
+	})
+	next, err := now.Apply(e)
+	b.must(err)
+	b.must(t.SyncSchemas(b.ctx(), append(t.Schemas(), next)))
+	entry, _ := b.reg.Table(eventsName)
+	_, err = b.reg.AddSchema(b.ctx(), entry.ID, next)
+	b.must(err)
+	b.s = next
+	if b.of != nil {
+		b.of, err = b.table().Partitioner(next)
+		b.must(err)
+	}
+}
+
+func (b *bag) writeDead(st *table.Store, partition string, dead []datafile.PosDelete) table.NewFile {
 	slices.SortFunc(dead, func(x, y datafile.PosDelete) int {
 		if x.Path != y.Path {
 			if x.Path < y.Path {
@@ -118,13 +204,13 @@ func (b *bag) writeDead(st *table.Store, dead []datafile.PosDelete) table.NewFil
 		return int(x.Pos - y.Pos)
 	})
 	b.names++
-	path := st.DataPath(mixed.FileName{Type: mixed.PositionDelete, Op: table.NewOp(), Count: b.names}.String())
+	path := st.DataPathIn(partition, mixed.FileName{Type: mixed.PositionDelete, Op: table.NewOp(), Count: b.names}.String())
 	out, err := b.catalog.FS().Create(path)
 	b.must(err)
 	written, err := datafile.WritePositionDeletes(out, dead, datafile.Options{})
 	b.must(err)
 	b.must(out.Commit())
-	f := table.NewFile{Path: path, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata}
+	f := table.NewFile{Path: path, Partition: partition, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata}
 	if dead[0].Path == dead[len(dead)-1].Path {
 		f.Referenced = dead[0].Path
 	}
@@ -152,10 +238,16 @@ func (b *bag) dataFiles() (n int) {
 // TestUnkeyed: small files of a table without a key are put together, deleted rows go, old snapshots expire; a minor has
 // nothing to do.
 func TestUnkeyed(t *testing.T) {
+	for name, terms := range bagSpecs {
+		t.Run(name, func(t *testing.T) { unkeyedLife(t, terms) })
+	}
+}
+
+func unkeyedLife(t *testing.T, terms []string) {
 	w := newWorld(t, nil)
 	w.options = small(20_000)
 	w.open()
-	b := newBag(w)
+	b := newBag(w, terms...)
 	r := rand.New(rand.NewPCG(5, 5))
 	for i := range 40 {
 		b.flush(r, 5, []int{0, 0, 3}[i%3])
@@ -169,11 +261,18 @@ func TestUnkeyed(t *testing.T) {
 		t.Error("major had nothing to do")
 	}
 	b.check("after a major")
-	if after := b.dataFiles(); after >= before || after > 20 {
+	if after := b.dataFiles(); after >= before || after > 20 && len(terms) == 0 {
 		t.Errorf("%d data files, before %d", after, before)
 	}
 	if sn := b.table().Base().Snapshot(); sn.Operation != "replace" {
 		t.Errorf("operation %s", sn.Operation)
+	}
+	for range 4 {
+		b.evolve(r)
+		b.flush(r, 6, 4)
+		b.check("evolved")
+		b.once([]Type{Major, Full}[r.IntN(2)])
+		b.check("evolved and rewritten")
 	}
 	b.flush(r, 3, 10)
 	b.once(Full)
@@ -274,10 +373,11 @@ func TestUnkeyedCrash(t *testing.T) {
 		name  string
 		lucky bool
 		step  int
-	}{{"lost", false, 1}, {"some unsynced data survives", true, 4}} {
+		terms []string
+	}{{"lost", false, 1, nil}, {"some unsynced data survives", true, 4, nil}, {"partitions", false, 7, bagSpecs["partitions"]}} {
 		t.Run(tc.name, func(t *testing.T) {
 			points := map[string]int{}
-			for k := 1; unkeyedCrashAt(t, k, tc.lucky, points); k += tc.step * sweep {
+			for k := 1; unkeyedCrashAt(t, k, tc.lucky, tc.terms, points); k += tc.step * sweep {
 			}
 			t.Logf("crashed at %v", points)
 			for _, where := range []string{"lake", "written", "before commit", "after commit", "committed"} {
@@ -289,11 +389,11 @@ func TestUnkeyedCrash(t *testing.T) {
 	}
 }
 
-func unkeyedCrashAt(t *testing.T, k int, lucky bool, points map[string]int) bool {
+func unkeyedCrashAt(t *testing.T, k int, lucky bool, terms []string, points map[string]int) bool {
 	w := newWorld(t, nil)
 	w.options = small(20_000)
 	w.open()
-	b := newBag(w)
+	b := newBag(w, terms...)
 	r := rand.New(rand.NewPCG(8, 8))
 	for i := range 4 {
 		b.flush(r, 4, i%3)

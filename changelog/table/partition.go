@@ -41,6 +41,9 @@ func CheckPartition(spec changelog.PartitionSpec, schema *changelog.Schema) (cha
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
+	if f := secondDecimal(spec, schema); f != nil {
+		return nil, fmt.Errorf("partition field %s: a spec has one field of decimal values at most: manifests are not written with two: %w", f, ErrUnsupported)
+	}
 	if len(schema.Key) == 0 {
 		return spec, nil // it has no optimized sequences: what Amoro reads of partition paths does not matter
 	}
@@ -48,6 +51,22 @@ func CheckPartition(spec changelog.PartitionSpec, schema *changelog.Schema) (cha
 		return nil, fmt.Errorf("partition field %s: %w", why, ErrUnsupported)
 	}
 	return spec, nil
+}
+
+// secondDecimal returns the second field of a spec whose values are decimals; nil if there is none. iceberg-go 0.7.0 gives the Avro
+// types of both one name, which makes a manifest's schema invalid.
+func secondDecimal(spec changelog.PartitionSpec, schema *changelog.Schema) *changelog.PartitionField {
+	seen := false
+	for i, o := range spec.Ordinals(schema) {
+		if spec[i].Transform.ResultType(schema.Columns[o].Type).Kind != changelog.Decimal {
+			continue
+		}
+		if seen {
+			return &spec[i]
+		}
+		seen = true
+	}
+	return nil
 }
 
 // partitionSpecOf returns a store's partition spec. Error: ErrUnsupported, it is one that firn does not write to.

@@ -105,20 +105,45 @@ func TestPartitions(t *testing.T) {
 	all := partitionings()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		for i, term := range all[name].terms {
-			p := l.parted(t, fmt.Sprintf("db.part_%s_%d", name, i), all[name].typ, term)
+			p := l.parted(t, fmt.Sprintf("db.part_%s_%d", name, i), []string{"id"}, all[name].typ, term)
 			p.life(append(all[name].values, changelog.NullValue))
 			if keep {
 				p.leave(fmt.Sprintf("part_%s_%d", name, i))
 			}
 		}
+		for i, terms := range keylessTerms(all[name].typ, all[name].terms) {
+			p := l.parted(t, fmt.Sprintf("db.bag_%s_%d", name, i), nil, all[name].typ, terms...)
+			p.life(append(all[name].values, changelog.NullValue))
+			if keep {
+				p.leave(fmt.Sprintf("bag_%s_%d", name, i))
+			}
+		}
 	}
 }
 
-func (l *lake) parted(t *testing.T, name string, typ *changelog.Type, terms ...string) *partedTable {
+// keylessTerms are specs that only tables without a key may have: of several fields of a column, by time no more than one, and by year.
+func keylessTerms(typ *changelog.Type, terms []string) (specs [][]string) {
+	all := []string{}
+	for _, s := range terms {
+		hourly := slices.Contains(terms, "hour(c)")
+		switch {
+		case s == "month(c)", s == "day(c)" && hourly, s == "truncate(3, c)" && len(terms) > 2, s == "c" && typ.Kind == changelog.Decimal:
+		default:
+			all = append(all, s)
+		}
+	}
+	specs = [][]string{all}
+	if typ.Kind == changelog.Date || typ.Kind == changelog.Timestamp || typ.Kind == changelog.TimestampTZ {
+		specs = append(specs, []string{"year(c)"})
+	}
+	return specs
+}
+
+func (l *lake) parted(t *testing.T, name string, key []string, typ *changelog.Type, terms ...string) *partedTable {
 	t.Helper()
 	schema, err := changelog.NewSchema([]changelog.Column{
 		{Name: "id", Type: changelog.Primitive(changelog.Long)}, {Name: "name", Type: changelog.Primitive(changelog.String)}, {Name: "c", Type: typ},
-	}, []string{"id"})
+	}, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +170,7 @@ func (p *partedTable) life(values []changelog.Value) {
 	p.check()
 	p.rewriteOne()
 	p.check()
-	for _, s := range []*table.Store{p.load(p.tbl).Base(), p.load(p.tbl).Change()} {
+	for _, s := range p.load(p.tbl).Stores() {
 		if err := p.tbl.RewriteManifests(p.t.Context(), s, 1); err != nil {
 			p.t.Fatal(err)
 		}
@@ -196,7 +221,7 @@ func (p *partedTable) write(st *table.Store, typ mixed.FileType, ids []int64) (f
 	return files
 }
 
-// change adds a row of each value, by way of the change store.
+// change adds a row of each value, by way of the change store if there is one.
 func (p *partedTable) change(values []changelog.Value, name string) {
 	p.t.Helper()
 	var ids []int64
@@ -205,6 +230,11 @@ func (p *partedTable) change(values []changelog.Value, name string) {
 		id := p.ids
 		p.rows[id] = []changelog.Value{{I: id}, {B: []byte(name)}, v}
 		ids = append(ids, id)
+	}
+	if !p.tbl.Keyed() {
+		p.append(p.tbl, p.commit(0, p.seq, p.seq+changelog.SeqNum(len(ids)), p.write(p.tbl.Base(), mixed.Base, ids)...))
+		p.seq += changelog.SeqNum(len(ids))
+		return
 	}
 	snap := p.append(p.tbl, p.commit(0, p.seq, p.seq+changelog.SeqNum(len(ids)), p.write(p.tbl.Change(), mixed.Insert, ids)...))
 	seqs := map[string]int64{}
@@ -294,7 +324,7 @@ func (p *partedTable) check() {
 	if len(got) != len(p.rows) {
 		p.t.Fatalf("%s: %d rows, want %d", p.tbl.Name(), len(got), len(p.rows))
 	}
-	for _, s := range []*table.Store{now.Base(), now.Change()} {
+	for _, s := range now.Stores() {
 		p.bounds(s)
 		for _, f := range p.files(s) {
 			if filepath.Dir(f.Path) != filepath.Dir(s.DataPathIn(f.Partition, "x")) {
@@ -363,6 +393,8 @@ func TestCreatePartitioned(t *testing.T) {
 		{Name: "at", Type: changelog.Primitive(changelog.Timestamp)},
 		{Name: "odd name", Type: changelog.Primitive(changelog.String)},
 		{Name: "raw", Type: changelog.Primitive(changelog.Binary)},
+		{Name: "price", Type: changelog.DecimalOf(9, 2)},
+		{Name: "cost", Type: changelog.DecimalOf(12, 4)},
 	}, []string{"id"})
 	if err != nil {
 		t.Fatal(err)
@@ -377,6 +409,7 @@ func TestCreatePartitioned(t *testing.T) {
 		{[]string{"odd name"}, "would have to be escaped"},
 		{[]string{"raw"}, "do not survive"},
 		{[]string{"nope"}, "no top-level column"},
+		{[]string{"price", "cost"}, "one field of decimal values"},
 		{[]string{"bucket(4, raw)"}, ""},
 	} {
 		spec, err := changelog.ParsePartition(tc.terms)
@@ -399,6 +432,38 @@ func TestCreatePartitioned(t *testing.T) {
 		got, err := tbl.Partition()
 		if err != nil || !got.Equal(spec) || !slices.Equal(got.Strings(), tc.terms) {
 			t.Errorf("%v: spec %v, %v", tc.terms, got, err)
+		}
+	}
+	// A table without a key has no optimized sequences, and so not what paths do to them.
+	bag, err := changelog.NewSchema(schema.Columns, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, tc := range []struct {
+		terms []string
+		want  string
+	}{
+		{[]string{"year(at)"}, ""},
+		{[]string{"at", "hour(at)"}, "do not survive"},
+		{[]string{"bucket(2, at)", "hour(at)"}, ""},
+		{[]string{"day(at)", "hour(at)"}, "redundant partition field"},
+		{[]string{"odd name"}, ""},
+		{[]string{"raw"}, "do not survive"},
+		{[]string{"nope"}, "no top-level column"},
+		{[]string{"price", "truncate(5, price)"}, "one field of decimal values"},
+		{[]string{"price", "bucket(5, price)"}, ""},
+	} {
+		spec, err := changelog.ParsePartition(tc.terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tbl, err := l.cat.CreatePartitioned(t.Context(), fmt.Sprintf("db.bag%d", i), bag, spec, nil)
+		if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("without a key, %v: %v, want %q", tc.terms, err, tc.want)
+		} else if err == nil {
+			if got, err := tbl.Partition(); err != nil || !got.Equal(spec) {
+				t.Errorf("without a key, %v: spec %v, %v", tc.terms, got, err)
+			}
 		}
 	}
 	// Rows of files name their partition, and one that the spec does not have is refused.

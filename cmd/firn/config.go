@@ -139,7 +139,7 @@ type TableConfig struct {
 	Retention  RetentionConfig   `yaml:"retention" doc:"how much of the log is kept; what is not flushed always is"`
 	Index      string            `yaml:"index" doc:"row: the whole current row, lookups are local"`
 	Before     string            `yaml:"before" doc:"source: before images are what the source gave"`
-	Partition  []string          `yaml:"partition" doc:"partitions of the Iceberg tables, at their creation: column, bucket(n, column), truncate(n, column), month|day|hour(column)"`
+	Partition  []string          `yaml:"partition" doc:"partitions of the Iceberg tables, at their creation: column, bucket(n, column), truncate(n, column), month|day|hour(column); without a key year(column), too"`
 	Sequence   string            `yaml:"optimized_sequence" doc:"where base commits say what is merged. auto: a table property, Puffin statistics where Amoro has optimized the table; puffin: those from now on, with no way back, and PyIceberg cannot load them; property: never (firn.optimized-sequence)"`
 	Optimize   OptimizeConfig    `yaml:"optimize" doc:"change files to base files, small base files to large ones"`
 	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* are obeyed"`

@@ -117,9 +117,10 @@ sources:
     keyless: full_row
 tables:
   defaults: {flush: {interval: 300ms}, optimize: {minor: {interval: 700ms}}}
-  overrides: # by the key; by what updates change, so that rows move; without partitions
+  overrides: # by the key; by what updates change, so that rows move; of a table without a key
     - {match: 'shop\.customers', partition: ['bucket(4, id)']}
     - {match: 'shop\.orders', partition: [status, 'bucket(2, customer_id)']}
+    - {match: 'shop\.visits', partition: [page, 'bucket(2, n)']}
 `, dir, broker, freePort(t), freePort(t))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -11,14 +11,16 @@ import (
 	"firn/state"
 )
 
-// keyless makes shop.visits, a table without a key, the rig's.
-func (r *shopRig) keyless() {
+// keyless makes shop.visits, a table without a key, the rig's, with partitions by the given terms.
+func (r *shopRig) keyless(terms ...string) {
 	r.t.Helper()
 	schema, err := changelog.NewSchema([]changelog.Column{
 		{Name: "page", Type: changelog.Primitive(changelog.String)}, {Name: "n", Type: changelog.Primitive(changelog.Long)},
 	}, nil)
 	r.must(err)
-	r.table, err = r.reg.Create(r.t.Context(), "shop.visits", schema, state.TopicRef{Source: "shop", Topic: "visits"}, nil)
+	spec, err := changelog.ParsePartition(terms)
+	r.must(err)
+	r.table, err = r.reg.CreatePartitioned(r.t.Context(), "shop.visits", schema, spec, state.TopicRef{Source: "shop", Topic: "visits"}, nil)
 	r.must(err)
 }
 
@@ -46,8 +48,14 @@ func (r *shopRig) visit(changes ...string) {
 
 // TestKeylessVerbs: what dump, table and verify say of a table without a key, with a server and without one.
 func TestKeylessVerbs(t *testing.T) {
+	for name, terms := range map[string][]string{"plain": nil, "partitions": {"page", "bucket(2, n)"}} {
+		t.Run(name, func(t *testing.T) { keylessVerbs(t, terms...) })
+	}
+}
+
+func keylessVerbs(t *testing.T, terms ...string) {
 	r := newShopRig(t)
-	r.keyless()
+	r.keyless(terms...)
 	r.visit("+x1", "t", "+a1", "+a1", "+b2")
 	r.flush()
 	r.visit("-a1", "+c3")
