@@ -54,6 +54,13 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	if err := s.index(ctx, o, l); err != nil {
 		return nil, err
 	}
+	if s.reg != nil {
+		placed, err := s.place(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		defer placed()
+	}
 	c := table.BaseCommit{Optimized: l.optimizedAfter(tasks)}
 	gone := map[string]bool{}
 	var merges []*merge
@@ -92,6 +99,18 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	return done, s.after(ctx, o, func(ctx context.Context) error {
 		return moveIndex(ctx, s.x, out, merges, done[0].Snapshot, func(p *state.Progress) { p.Optimized = max(p.Optimized, seq) })
 	})
+}
+
+// place keeps the types of the key as they are while base files are placed by their hash. The registry may know of wider ones before
+// the lake does.
+func (s *tableState) place(ctx context.Context, l *lake) (done func(), err error) {
+	if done, err = s.reg.Place(ctx, s.id); err != nil {
+		return nil, fmt.Errorf("optimize %s: %w", s.name, err)
+	}
+	if entry, ok := s.reg.ByID(s.id); ok {
+		l.rules.Buckets = mixed.Buckets(entry.Schemas, l.rules.Buckets)
+	}
+	return done, nil
 }
 
 // mergeOne merges in one partition; the new files are in out.

@@ -36,6 +36,8 @@ type Registry struct {
 	db     *pebble.DB
 	writer string
 
+	placing placing
+
 	mu struct {
 		sync.RWMutex
 		next     changelog.TableID

@@ -36,6 +36,8 @@ type Registry interface {
 	Progress(id changelog.TableID) (state.Progress, error)
 	UpdateProgress(ctx context.Context, id changelog.TableID, change func(*state.Progress)) error
 	WriterID() string
+	// Place keeps the types of the key as they are until done is called: files are placed by their hash.
+	Place(ctx context.Context, id changelog.TableID) (done func(), err error)
 }
 
 // Catalog is what a Flusher needs of the lake. *table.Catalog implements it.
@@ -76,7 +78,8 @@ type Flusher struct {
 type prepared struct {
 	batch   *batch
 	commit  table.Commit
-	unknown bool // an attempt to commit it ended without an answer: the files may be in the lake (P2)
+	placed  func() // Registry.Place's
+	unknown bool   // an attempt to commit it ended without an answer: the files may be in the lake (P2)
 }
 
 // Run flushes until ctx ends: a batch closes Options.Interval after its first change or when it is large enough.
@@ -266,6 +269,15 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 	if applied <= p.Flushed {
 		return nil
 	}
+	placed, err := f.registry.Place(ctx, f.id)
+	if err != nil {
+		return fmt.Errorf("flush %s: %w", f.name, err)
+	}
+	defer func() {
+		if f.pending == nil {
+			placed()
+		}
+	}()
 	// The schema of every applied row was in the registry before the row was applied.
 	if entry, ok = f.registry.ByID(f.id); !ok {
 		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
@@ -319,7 +331,7 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 		b.times.raise(id, ms)
 	}
 	b.times.mark(&c.FlushMark)
-	f.pending = &prepared{batch: b, commit: c}
+	f.pending = &prepared{batch: b, commit: c, placed: placed}
 	return nil
 }
 
@@ -439,7 +451,7 @@ func (f *Flusher) commit(ctx context.Context) error {
 	case "fenced":
 		err = fmt.Errorf("flush %s (%d, %d] under epoch %d: %w: %w", f.name, p.commit.From, p.commit.To, f.epoch, state.ErrFenced, err)
 		if !p.unknown { // AppendChanges looks for the commit before it looks at the epoch: it is not there
-			f.pending = nil
+			f.dropPending()
 			err = errors.Join(err, p.batch.abort())
 		}
 		return err
@@ -449,7 +461,7 @@ func (f *Flusher) commit(ctx context.Context) error {
 			return err
 		}
 		// Rows were found on a head that is gone: neither this attempt nor an earlier one can land on it any more.
-		f.pending = nil
+		f.dropPending()
 		return errors.Join(errAgain, err, p.batch.abort())
 	case "unknown":
 		p.unknown = true
@@ -460,9 +472,17 @@ func (f *Flusher) commit(ctx context.Context) error {
 	if err := f.advance(send, &p.commit.FlushMark, snap.Sequence); err != nil {
 		return err // the same commit is found again by its id
 	}
-	f.pending = nil
+	f.dropPending()
 	f.report(p, snap)
 	return nil
+}
+
+// dropPending ends what is pending: it is committed, or will not be by this process.
+func (f *Flusher) dropPending() {
+	if f.pending != nil {
+		f.pending.placed()
+	}
+	f.pending = nil
 }
 
 // advance records a commit that is in the lake.
@@ -500,7 +520,7 @@ func (f *Flusher) report(p *prepared, snap table.Snapshot) {
 // unknown keeps them: the next start finds out (P2).
 func (f *Flusher) release() error {
 	p := f.pending
-	f.pending = nil
+	f.dropPending()
 	if p == nil || p.unknown {
 		return nil
 	}

@@ -277,6 +277,11 @@ func keyProperties(schema *changelog.Schema, props map[string]string) (map[strin
 
 func (t ingestTables) AddSchema(ctx context.Context, id changelog.TableID, s *changelog.Schema) (*ingest.Table, error) {
 	if now, ok := t.registry.ByID(id); ok && mixed.Buckets(append(slices.Clone(now.Schemas), s), 2) < mixed.Buckets(now.Schemas, 2) {
+		release, err := t.registry.HoldPlacing(ctx, id) // no flush or merge adds such a file before the wider type is known
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 		if err := t.keyMayWiden(ctx, now.Name); err != nil {
 			return nil, err
 		}
