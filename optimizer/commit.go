@@ -30,7 +30,7 @@ const propType = "firn.optimize"
 
 // commit publishes what a task wrote: one commit of the base store, only on the snapshot that was planned on; without a key
 // on any one in which the task's files are live and have lost no more rows. If it certainly did not happen the new files are removed; if its outcome stays unknown they stay (P2).
-func commit(ctx context.Context, l *lake, who owner, t Type, out *outputs, c table.BaseCommit) (table.Snapshot, error) {
+func commit(ctx context.Context, l *lake, who owner, t fmt.Stringer, out *outputs, c table.BaseCommit) (table.Snapshot, error) {
 	c.ID, c.Writer, c.Epoch = rand.Text(), who.writer, who.epoch // P2, P3
 	c.Summary = map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize, propType: t.String()}
 	c.Sequence = l.rules.Sequence

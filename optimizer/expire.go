@@ -35,6 +35,16 @@ func (o *Optimizer) Expire(ctx context.Context, name string, dryRun bool) (Expir
 	if err != nil {
 		return Expired{}, err
 	}
+	for again := !dryRun; again; {
+		if again, err = o.lineage(ctx, s, l); err != nil {
+			return Expired{}, err
+		}
+		if again {
+			if l, err = o.look(ctx, s); err != nil {
+				return Expired{}, err
+			}
+		}
+	}
 	return o.expire(ctx, l, s, dryRun)
 }
 

@@ -11,16 +11,23 @@ import (
 	"firn/state"
 )
 
-// rebuild makes x the index of the base store as l has it: from the key columns of all data files without the deleted
-// rows. It takes O(base) time; memory is the deleted rows' bits and one batch.
-func rebuild(ctx context.Context, l *lake, x *state.Index, o datafile.Options) (err error) {
+// rebuild makes x the index of the base store as l has it, or as it was at a snapshot: from the key columns of all data files
+// without the deleted rows. It takes O(base) time; memory is the deleted rows' bits and one batch.
+func rebuild(ctx context.Context, l *lake, at *baseState, x *state.Index, o datafile.Options) (err error) {
+	data, deletes, snapshot := l.view.Base, l.deletePaths(), l.t.Base().SnapshotID()
+	if at != nil {
+		data, deletes, snapshot = nil, sortedPaths(at.deletes), at.snapshot.ID
+		for _, p := range sortedPaths(at.data) {
+			data = append(data, DataFile{Path: p, Partition: at.data[p].Partition})
+		}
+	}
 	b := x.Begin()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	b.Reset()
-	if err := addRows(ctx, l.t.FS(), l.schema, b, l.view.Base, l.deletePaths(), o); err != nil {
+	if err := addRows(ctx, l.t.FS(), l.schema, b, data, deletes, o); err != nil {
 		return fmt.Errorf("rebuild position index of %s: %w", l.t.Name(), err)
 	}
-	return b.Commit(ctx, l.t.Base().SnapshotID(), nil)
+	return b.Commit(ctx, snapshot, nil)
 }
 
 // indexKey appends what stands for a key in the position index: the key, and behind it the path of the partition, because a key

@@ -10,7 +10,7 @@ import (
 type metrics struct {
 	tasks, rowsRead, rowsWritten, bytesRead, bytesWritten *prometheus.CounterVec
 	seconds, commit                                       *prometheus.HistogramVec
-	rebuilds, expired                                     *prometheus.CounterVec
+	moves, mended, expired                                *prometheus.CounterVec
 	pending, pendingSeconds, files                        *prometheus.GaugeVec
 }
 
@@ -32,8 +32,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "firn_optimize_seconds", Help: "Time of an optimizing task with its commit, in seconds.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 16),
 		}, []string{"type"}),
-		rebuilds: counter("firn_optimize_index_rebuilds_total", "Times that the position index was built from the base store.", "table"),
-		expired:  counter("firn_optimize_expired_total", "What was expired: snapshot, change (file taken out of the change store), file (removed from the disk), orphan (removed).", "kind"),
+		moves: counter("firn_optimize_index_moves_total",
+			"Times that the position index was brought to a base snapshot that others made: incremental, or whole from the base store.", "table", "how"),
+		mended:  counter("firn_optimize_mended_rows_total", "Rows that another optimizer had brought back and that were deleted again.", "table"),
+		expired: counter("firn_optimize_expired_total", "What was expired: snapshot, change (file taken out of the change store), file (removed from the disk), orphan (removed).", "kind"),
 		// The change store's commits have the same name and another store label.
 		commit: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "firn_commit_seconds", Help: "Time to commit to the lake, in seconds.",
@@ -74,7 +76,7 @@ func (m *metrics) saw(l *lake, now time.Time) {
 func (m *metrics) forget(table string) {
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.rebuilds, m.pending, m.pendingSeconds, m.files} {
+	}{m.moves, m.mended, m.pending, m.pendingSeconds, m.files} {
 		v.DeletePartialMatch(prometheus.Labels{"table": table})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,25 +126,56 @@ func (s *tableState) index(ctx context.Context, o *Optimizer, l *lake) (err erro
 	if s.reg == nil {
 		return nil
 	}
-	if s.x == nil {
-		if s.x, err = s.reg.OpenIndex(s.id); err != nil {
-			return err //nolint:wrapcheck // it names the table
-		}
+	if err := s.openIndex(); err != nil {
+		return err
 	}
 	if s.valid(l) && (s.checked || l.t.Base().SnapshotID() != 0) {
 		return nil
 	}
 	began := o.options.Now()
-	if err := rebuild(ctx, l, s.x, o.files); err != nil {
+	at, err := l.ours(ctx)
+	if err != nil {
+		return err
+	}
+	if err := rebuild(ctx, l, at, s.x, o.files); err != nil {
 		return err
 	}
 	s.checked = true
 	if l.t.Base().SnapshotID() != 0 {
-		o.metrics.rebuilds.WithLabelValues(s.name).Inc()
-		o.log.Info("position index built from the base store", "table", s.name, "snapshot", l.t.Base().SnapshotID(),
+		o.metrics.moves.WithLabelValues(s.name, "whole").Inc()
+		o.log.Info("position index built from the base store", "table", s.name, "how", "whole", "snapshot", l.t.Base().SnapshotID(),
 			"rows", l.baseRows, "took", o.options.Now().Sub(began))
 	}
+	if at != nil {
+		return l.errUnchecked(at.snapshot.ID)
+	}
 	return nil
+}
+
+// ours returns the base store as it was at our newest commit, if other optimizers have committed since: the index is built there, so
+// that what they did can be checked. nil: none has, or it is not kept.
+func (l *lake) ours(ctx context.Context) (*baseState, error) {
+	base := l.t.Base()
+	all := base.Snapshots()
+	slices.Reverse(all)
+	for i := range all {
+		path, ok := base.Lineage(all[i].ID)
+		if !ok || !all[i].Ours() {
+			continue
+		}
+		if !slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) }) {
+			return nil, nil //nolint:nilnil // as documented
+		}
+		return baseAt(ctx, l.t, all[i])
+	}
+	return nil, nil //nolint:nilnil // as documented
+}
+
+func (s *tableState) openIndex() (err error) {
+	if s.x == nil {
+		s.x, err = s.reg.OpenIndex(s.id)
+	}
+	return err //nolint:wrapcheck // it names the table
 }
 
 // valid reports whether the position index describes the base store as l has it.
@@ -194,6 +226,19 @@ func (o *Optimizer) Once(ctx context.Context, name string, t Type, dryRun bool) 
 		l, err := o.look(ctx, s)
 		if err != nil {
 			return report, err
+		}
+		if !dryRun {
+			again, err := o.lineage(ctx, s, l)
+			if table.IsConflict(err) && conflicts < commitAttempts {
+				conflicts++
+				continue
+			}
+			if err != nil {
+				return report, err
+			}
+			if again {
+				continue
+			}
 		}
 		tasks, notes := Plan(l.view, l.rules, o.options.Now(), t)
 		report.Notes = notes

@@ -182,6 +182,9 @@ func (o *Optimizer) visit(ctx context.Context, s *tableState) (r result) {
 // turn is one unit of work on a table; worked is false if there was none.
 func (o *Optimizer) turn(ctx context.Context, s *tableState, l *lake) (worked bool, err error) {
 	now := o.options.Now()
+	if again, err := o.lineage(ctx, s, l); again || err != nil {
+		return again, err
+	}
 	if now.Sub(s.lastExpire) >= o.options.ExpireInterval {
 		s.lastExpire = now
 		if _, err := o.expire(ctx, l, s, false); err != nil {

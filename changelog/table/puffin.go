@@ -46,7 +46,12 @@ func (t *Table) readPuffin(md ice.Metadata) (seqs map[string]int64, marked bool,
 // one such blob.
 // Source: amoro:amoro-format-iceberg/src/main/java/org/apache/amoro/utils/MixedTableUtil.java.
 func (c *Catalog) markedMap(md ice.Metadata, mark, blob string) (map[string]int64, error) {
-	sn := markedSnapshot(md, mark)
+	return c.markedMapAt(md, md.CurrentSnapshot(), mark, blob)
+}
+
+// markedMapAt is markedMap as it was at a snapshot.
+func (c *Catalog) markedMapAt(md ice.Metadata, at *ice.Snapshot, mark, blob string) (map[string]int64, error) {
+	sn := markedFrom(md, at, mark)
 	if sn == nil {
 		return nil, nil //nolint:nilnil // not marked, as documented
 	}
@@ -72,7 +77,11 @@ func (c *Catalog) markedMap(md ice.Metadata, mark, blob string) (map[string]int6
 
 // markedSnapshot returns the newest ancestor of the current snapshot (or itself) that bears a mark, or nil.
 func markedSnapshot(md ice.Metadata, mark string) *ice.Snapshot {
-	for sn := range ancestors(md) {
+	return markedFrom(md, md.CurrentSnapshot(), mark)
+}
+
+func markedFrom(md ice.Metadata, at *ice.Snapshot, mark string) *ice.Snapshot {
+	for sn := range ancestorsOf(md, at) {
 		if sn.Summary != nil {
 			if _, ok := sn.Summary.Properties[mark]; ok {
 				return sn
@@ -84,9 +93,13 @@ func markedSnapshot(md ice.Metadata, mark string) *ice.Snapshot {
 
 // ancestors yields the current snapshot, its parent and so on, as far as they are kept.
 func ancestors(md ice.Metadata) iter.Seq[*ice.Snapshot] {
+	return ancestorsOf(md, md.CurrentSnapshot())
+}
+
+func ancestorsOf(md ice.Metadata, at *ice.Snapshot) iter.Seq[*ice.Snapshot] {
 	return func(yield func(*ice.Snapshot) bool) {
 		left := len(md.Snapshots()) // damaged metadata may have a circle
-		for sn := md.CurrentSnapshot(); sn != nil && left > 0 && yield(sn); left-- {
+		for sn := at; sn != nil && left > 0 && yield(sn); left-- {
 			if sn.ParentSnapshotID == nil {
 				return
 			}
