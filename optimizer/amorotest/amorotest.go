@@ -307,7 +307,9 @@ func (r *Round) writePositions(ctx context.Context, k *task, s *changelog.Schema
 		}
 	}
 	for node, list := range byNode {
-		slices.SortFunc(list, func(a, b datafile.PosDelete) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Pos, b.Pos)) })
+		slices.SortFunc(list, func(a, b datafile.PosDelete) int {
+			return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Pos, b.Pos))
+		})
 		out, path, err := r.create(k, mixed.PositionDelete, node, txns[node])
 		if err != nil {
 			return err
