@@ -16,10 +16,11 @@ PKGS ?= ./...
 # Packages that start goroutines or share state between them.
 RACE_PKGS ?= ./cmd/... ./ingest/... ./logstore/... ./state/... ./changelog/table/... ./changelog/flush/... ./optimizer/...
 FUZZTIME ?= 20s
+SOAK ?= 10m
 TOOL := go tool -modfile=deploy/tools/go.mod
 SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh deploy/interop/*.sh)
 
-.PHONY: build test race lint fmt fuzz crash e2e interop bench bench-compare tidy-check layout vet check demo clean help
+.PHONY: build test race lint fmt fuzz crash soak-optimizers e2e interop bench bench-compare tidy-check layout vet check demo clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -46,6 +47,9 @@ fuzz: ## every FuzzXxx for FUZZTIME (20s)
 
 crash: ## the tests that cut the power or kill the process, always anew
 	go test -tags '$(TAGS)' -count=1 -timeout 15m -run '(?i)crash|kill|power' $(ARGS) $(PKGS)
+
+soak-optimizers: ## firn's optimizer and a stand-in for Amoro's on one lake for SOAK (10m)
+	FIRN_SOAK=$(SOAK) go test -tags '$(TAGS)' -count=1 -timeout 60m -run TestSoakOptimizers -v $(ARGS) ./cmd/firn
 
 e2e: build ## real Kafka, PostgreSQL, Debezium and foreign readers (E2E=full: everything)
 	deploy/e2e/run.sh $(ARGS)

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if config := os.Getenv("FIRN_TEST_AMORO"); config != "" {
+		os.Exit(amoroMain(config))
+	}
 	os.Exit(m.Run())
 }
 

@@ -68,6 +68,9 @@ func (o *Optimizer) Plan(ctx context.Context) (*Round, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !t.Keyed() {
+		return nil, nil //nolint:nilnil // such tables have no change files to merge
+	}
 	base, err := t.Base().Files(ctx)
 	if err != nil {
 		return nil, err
