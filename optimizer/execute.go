@@ -61,7 +61,7 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 		}
 		defer placed()
 	}
-	c := table.BaseCommit{Optimized: l.optimizedAfter(tasks)}
+	c := table.BaseCommit{Optimized: l.optimizedAfter(tasks), From: map[string]int64{}}
 	gone := map[string]bool{}
 	var merges []*merge
 	var done []Done
@@ -77,6 +77,7 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 			BytesRead: m.stats.bytes, Sequence: task.Changes[len(task.Changes)-1].Sequence,
 		})
 		taken = append(taken, task.Changes...)
+		c.From[task.Partition] = task.Changes[0].Sequence
 		for _, p := range m.gone {
 			gone[p] = true
 			c.Remove = append(c.Remove, l.files[p])

@@ -93,10 +93,29 @@ func (l *lake) rolledBack() error {
 	if sn == nil || l.t.InPuffin() {
 		return nil // statistics go back with the snapshots: the change files are pending again
 	}
+	if sn = l.lastByProperty(sn); sn == nil {
+		return nil
+	}
 	return fmt.Errorf("optimize %s: the base store was put back to before snapshot %d (commit %s), and its property %s, which says what change files are "+
 		"merged, was not: rows merged since are in no reader's view. Make snapshot %d, or a descendant of it, the current one again; or, to keep "+
 		"the older one, set the property in the base store to what it was then and %s to \"\": %w",
 		l.t.Name(), sn.ID, sn.Summary[table.PropCommitID], mixed.PropPartitions, sn.ID, table.PropCommitID, errRolledBack)
+}
+
+// lastByProperty returns the newest commit of ours that published in the property, sn or one before it, if it is no ancestor of the current
+// snapshot, either. Those in statistics leave the property as it was.
+func (l *lake) lastByProperty(sn *table.Snapshot) *table.Snapshot {
+	base := l.t.Base()
+	for _, s := range slices.Backward(base.Snapshots()) {
+		if _, marked := s.Summary[mixed.MarkOptimizedSequence]; marked || !s.Ours() || s.Sequence > sn.Sequence {
+			continue
+		}
+		if _, ok := base.Lineage(s.ID); ok {
+			return nil
+		}
+		return &s
+	}
+	return nil
 }
 
 var errRolledBack = errors.New("optimizer: base store rolled back")

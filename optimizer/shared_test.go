@@ -1,10 +1,17 @@
 package optimizer
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"firn/changelog"
@@ -187,16 +194,16 @@ func TestSharedModel(t *testing.T) {
 		fragment := []int64{1 << 20, 2000, 0}[seed%3]
 		merging, moving := w.amoro(fragment, false), w.amoro(1<<20, true)
 		var rounds []*amorotest.Round
-		for range 16 {
+		for range 24 {
 			w.now = w.now.Add(1000)
-			switch r.IntN(9) {
+			switch r.IntN(10) {
 			case 0, 1, 2:
 				w.flush(w.random(r, 1+r.IntN(30))...)
 			case 3:
 				w.once(Minor)
 			case 4:
 				w.once(Type(2 + r.IntN(2)))
-			case 5, 6:
+			case 5, 6, 8:
 				round := w.planned([]*amorotest.Optimizer{merging, moving}[r.IntN(2)])
 				if round == nil {
 					continue
@@ -205,8 +212,8 @@ func TestSharedModel(t *testing.T) {
 					rounds = append(rounds, round)
 					continue
 				}
-				w.flush(w.random(r, 1+r.IntN(4))...)
-				w.once(Type(1 + r.IntN(2)))
+				w.flush(w.random(r, 1+r.IntN(3))...)
+				w.once([]Type{Minor, Minor, Full}[r.IntN(3)])
 				out := w.commitRound(round)
 				committed, conflicts, skipped = committed+count(out.Committed), conflicts+count(out.Conflict), skipped+out.Skipped
 			case 7:
@@ -216,7 +223,7 @@ func TestSharedModel(t *testing.T) {
 				out := w.commitRound(rounds[len(rounds)-1])
 				rounds = rounds[:len(rounds)-1]
 				committed, conflicts, skipped = committed+count(out.Committed), conflicts+count(out.Conflict), skipped+out.Skipped
-			case 8:
+			case 9:
 				w.open()
 			}
 			before := w.table().Base().SnapshotID()
@@ -283,4 +290,69 @@ func (w *world) strange(sets map[string]*rowSet) {
 		Path: f.path, Rows: f.Rows, Bytes: f.Bytes, Footer: f.Metadata,
 	}}})
 	w.must(err)
+}
+
+// TestMergedMeanwhile: changes that cancel are merged by somebody else without a snapshot between plan and commit. The head has not moved, but
+// the sequence has: the merge is planned again, and finds nothing to do.
+func TestMergedMeanwhile(t *testing.T) {
+	w := newWorld(t, nil)
+	w.flush(op{a: 1, b: "x", v: "here"}, op{a: 1, b: "x"})
+	once := true
+	w.opt.step = func(name string) error {
+		if name == "written" && once {
+			once = false
+			w.byHand(Minor)
+		}
+		return nil
+	}
+	if done := w.once(Minor).Done; len(done) != 0 {
+		t.Errorf("merged what was merged: %+v", done)
+	}
+	w.check()
+}
+
+// TestRolledBack: the base store is put back to an earlier snapshot, but the property with its sequences is not. Nothing is optimized or
+// expired, and the error says what to do; with the snapshot made the current one again it goes on.
+func TestRolledBack(t *testing.T) {
+	w := newWorld(t, nil)
+	w.flush(op{a: 1, b: "x", v: "1"})
+	w.once(Minor)
+	first := w.table().Base().SnapshotID()
+	w.flush(op{a: 2, b: "x", v: "2"})
+	w.once(Minor)
+	second := w.table().Base().SnapshotID()
+	w.setHead(first)
+	w.flush(op{a: 3, b: "x", v: "3"})
+	if _, err := w.opt.Once(w.ctx(), tableName, Minor, false); !errors.Is(err, errRolledBack) || !strings.Contains(err.Error(), fmt.Sprint(second)) {
+		t.Errorf("minor: %v", err)
+	}
+	if _, err := w.opt.Expire(w.ctx(), tableName, false); !errors.Is(err, errRolledBack) {
+		t.Errorf("expire: %v", err)
+	}
+	w.setHead(second)
+	w.once(Minor)
+	w.check()
+	w.upToDate()
+}
+
+// setHead makes a snapshot that is kept the current one of the base store, as a person's roll-back does: in the metadata file.
+func (w *world) setHead(id int64) {
+	path := w.table().Base().MetadataLocation()
+	raw, err := w.catalog.FS().ReadFile(path)
+	w.must(err)
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var md map[string]any
+	w.must(d.Decode(&md))
+	number := json.Number(strconv.FormatInt(id, 10))
+	md["current-snapshot-id"] = number
+	md["refs"].(map[string]any)["main"].(map[string]any)["snapshot-id"] = number
+	raw, err = json.Marshal(md)
+	w.must(err)
+	out, err := w.disk.Create(strings.TrimPrefix(path, "file://"), vfs.WriteCategoryUnspecified)
+	w.must(err)
+	_, err = out.Write(raw)
+	w.must(errors.Join(err, out.Close(), w.catalog.Close()))
+	w.openLake()
+	w.open()
 }

@@ -61,6 +61,9 @@ type BaseCommit struct {
 	// Optimized becomes the optimized sequence of every partition: the whole map. nil: as it is. One that would go back is
 	// a conflict.
 	Optimized map[string]int64
+	// From are the sequences that the commit's merges begin with, by partition: where the optimized sequence has reached that, somebody has
+	// merged the same changes meanwhile, perhaps without a snapshot, and the commit is a conflict (spec/mixed-format.md 7.3).
+	From map[string]int64
 	// Sequence is where Optimized goes. "": as the base store's property PropSequence says, else SequenceAuto.
 	Sequence SequenceForm
 	// Watermark is the source time up to which the base store then has all rows, ms since 1970-01-01 UTC; 0, or one that the store is
@@ -137,6 +140,9 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 	return t.base.commit(ctx, plan{
 		id: c.ID, epoch: c.Epoch, fenced: true, expect: c.Expect,
 		build: func(_ context.Context, s *Store) (edit, error) {
+			if err := s.merges(c.From); err != nil {
+				return edit{}, err
+			}
 			e := edit{properties: iceberg.Properties{PropCommitID: c.ID}}
 			s.setWatermark(&e, c.Watermark)
 			if ch.files() > 0 || s.needsSnapshot() {
@@ -146,6 +152,26 @@ func (t *Table) CommitBase(ctx context.Context, c BaseCommit) (Snapshot, error) 
 			return e, s.publish(&e, publication{seqs: c.Optimized, form: c.Sequence, summary: ch.summary})
 		},
 	})
+}
+
+// merges reports a partition whose changes from a sequence on are merged already as a conflict.
+func (s *Store) merges(from map[string]int64) error {
+	if len(from) == 0 {
+		return nil
+	}
+	t := &Table{catalog: s.table.catalog, id: s.table.id, base: s}
+	if err := t.readOptimized(); err != nil {
+		return fmt.Errorf("%s: %w", t.id, err)
+	}
+	for path, first := range from {
+		if have, ok := t.optimized[mixed.NormalizePath(path)]; ok && have >= first {
+			return &ConflictError{
+				Table: t.Name(), Store: s.kind, Head: headOf(s.loaded.metadata),
+				Reason: fmt.Sprintf("changes of partition %q from sequence %d on are merged up to %d already", path, first, have),
+			}
+		}
+	}
+	return nil
 }
 
 // changeOf returns what a commit does to the store's files.

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"golang.org/x/sync/errgroup"
 
 	"firn/optimizer/amorotest"
 )
@@ -130,7 +131,10 @@ func TestSoakOptimizers(t *testing.T) {
 		firn := startFirn(t, config)
 		amoro := startAmoro(t, config)
 		changing, stop := context.WithTimeout(t.Context(), segment)
-		err = producer.run(changing, 200)
+		var changes errgroup.Group
+		changes.Go(func() error { return producer.run(changing, 200) })
+		changes.Go(func() error { return visits.run(changing) })
+		err = changes.Wait()
 		stop()
 		if err != nil {
 			t.Fatal(err)
