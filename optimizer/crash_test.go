@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"firn/changelog/mixed"
 	"firn/changelog/table"
 )
 
@@ -203,4 +205,77 @@ func (w *world) until(f func()) (died bool) {
 	}()
 	f()
 	return false
+}
+
+// TestCrashNodes cuts the power at points of majors that split the root's files into four nodes, while a flush and a minor come in
+// between, and put them together again. FIRN_CRASH_NODES=all takes every point, minutes long.
+func TestCrashNodes(t *testing.T) {
+	points := map[string]int{}
+	step := 13 * sweep
+	if os.Getenv("FIRN_CRASH_NODES") == "all" {
+		step = 1
+	}
+	for k := 1; crashNodesAt(t, k, points); k += step {
+	}
+	t.Logf("crashed at %v", points)
+	for _, where := range []string{"lake", "written", "before commit", "after commit", "committed", "pebble", "indexed"} {
+		if points[where] == 0 && step == 1 {
+			t.Errorf("no crash at %q", where)
+		}
+	}
+}
+
+// crashNodesAt is one run, with a crash at point k; it reports whether there was such a point.
+func crashNodesAt(t *testing.T, k int, points map[string]int) bool {
+	w := newWorld(t, nil)
+	w.options = small(20_000)
+	w.setBuckets(1, 0)
+	w.open()
+	r := rand.New(rand.NewPCG(8, 8))
+	w.flush(w.random(r, 25)...)
+	w.once(Minor)
+	w.flush(w.random(r, 25)...) // a merge to come, with deletes of rows that move
+	w.setBuckets(4, 0)
+	c := &crasher{w: w, left: k}
+	joined := false
+	crashed := w.crash(c, points, func() error {
+		if _, err := w.opt.Once(w.ctx(), tableName, Major, false); err != nil || c.after != nil {
+			return err
+		}
+		if _, err := w.opt.Once(w.ctx(), tableName, Minor, false); err != nil || c.after != nil {
+			return err
+		}
+		if nodes := w.placed(); len(nodes) != 4 {
+			t.Errorf("split into nodes %v", nodes)
+		}
+		joined = true
+		if err := w.table().SetProperties(w.ctx(), map[string]string{mixed.PropBaseBuckets: "1"}); err != nil || c.after != nil {
+			return err
+		}
+		_, err := w.opt.Once(w.ctx(), tableName, Major, false)
+		return err
+	})
+	if !crashed {
+		if nodes := w.placed(); len(nodes) != 1 || !joined {
+			t.Errorf("put together in nodes %v", nodes)
+		}
+		return false
+	}
+	w.check()
+	w.byNodes()
+	w.flush(w.random(r, 5)...)
+	w.once(Minor)
+	w.once(Major)
+	w.check()
+	w.byNodes()
+	w.placed()
+	w.now = time.Now().Add(time.Hour)
+	_, err := w.opt.Orphans(w.ctx(), tableName, time.Minute, false)
+	w.must(err)
+	w.noLitter()
+	w.upToDate()
+	if t.Failed() {
+		t.Fatalf("crash %d at %s", k, c.where)
+	}
+	return true
 }

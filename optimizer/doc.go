@@ -16,6 +16,9 @@
 // way. So a rewrite is committed on whatever snapshot is there, as long as its files are live and no delete has come for
 // them since.
 //
+// Base files are of nodes of a tree over the keys' hash (type tree), as a property says or as a partition's size asks for. All that moves
+// rows between nodes is the rewriting of files, of which each is a commit of its own.
+//
 // A merge reads O(changes): the index says where the base rows of the changed keys are, no base file is read. All bulk
 // work is on Arrow batches; no row is decoded but its key.
 package optimizer

@@ -252,6 +252,34 @@ func TestRulesOf(t *testing.T) {
 	if err == nil || got != want {
 		t.Errorf("got %+v, %v; want %+v and an error", got, err, want)
 	}
+	for _, tc := range []struct {
+		buckets, auto string
+		want          int
+		fails         bool
+	}{
+		{"", "", 0, false},
+		{"8", "", 8, false},
+		{"65536", "false", 65536, false},
+		{"8", "true", 0, false},
+		{"", "false", 4, false},
+		{"", "true", 0, false},
+		{"6", "", 0, true},
+		{"131072", "", 0, true},
+		{"-4", "", 0, true},
+		{"8", "maybe", 0, true},
+	} {
+		props := map[string]string{"self-optimizing.enabled": "false"} // a bad number must not hide it
+		if tc.buckets != "" {
+			props["base.file-index.hash-bucket"] = tc.buckets
+		}
+		if tc.auto != "" {
+			props["firn.auto-bucket"] = tc.auto
+		}
+		got, err := base.Of(props)
+		if got.Buckets != tc.want || !got.Disabled || (err != nil) != tc.fails {
+			t.Errorf("buckets %q, auto %q: %d, disabled %v, %v", tc.buckets, tc.auto, got.Buckets, got.Disabled, err)
+		}
+	}
 	if got, err := base.Of(map[string]string{"self-optimizing.target-size": "-1"}); err == nil || got != base {
 		t.Errorf("negative target: %+v, %v", got, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,8 +69,10 @@ type Flusher struct {
 	times     sourceTimes
 	pending   *prepared // written, and not known to be committed
 	perChange int64     // estimated bytes
-	nudge     chan chan<- error
-	done      chan struct{} // closed when Run returns
+	// badBuckets is the complaint of the log about the table's bucket property; "": none.
+	badBuckets string
+	nudge      chan chan<- error
+	done       chan struct{} // closed when Run returns
 }
 
 // prepared is a commit whose files are durable.
@@ -366,30 +367,42 @@ func (f *Flusher) newBatch(entry *state.Table, n changelog.SeqNum) (*batch, erro
 		return nil, fmt.Errorf("the lake's table is partitioned by %q, this data directory's by %q: start with an empty data directory "+
 			"to take the table over as it is: %w", spec.Strings(), entry.Partition.Strings(), ErrDiverged)
 	}
-	b := newBatch(f.lake, entry.Schemas, f.bucketsFor(entry, n), f.o.File)
+	buckets, least := f.bucketsFor(entry, n)
+	b := newBatch(f.lake, entry.Schemas, buckets, f.o.File)
 	of, err := f.lake.Partitioner(entry.Schemas.Current())
 	if err != nil {
 		return nil, err
 	}
 	if of != nil {
-		b.partition(of, entry.Schemas, f.o.BucketRows)
+		b.partition(of, entry.Schemas, least)
 	}
 	return b, nil
 }
 
-// bucketsFor returns over how many nodes a batch of n changes is spread.
-func (f *Flusher) bucketsFor(entry *state.Table, n changelog.SeqNum) int {
-	if n < changelog.SeqNum(f.o.BucketRows) { //nolint:gosec // positive
-		return 1
-	}
-	want := f.o.Buckets
+// bucketsFor returns over how many nodes a batch of n changes is spread, and how many rows a partition must have to be.
+func (f *Flusher) bucketsFor(entry *state.Table, n changelog.SeqNum) (buckets, least int) {
+	buckets, least = f.o.Buckets, f.o.BucketRows
 	if change := f.lake.Change(); change != nil {
-		if v, err := strconv.Atoi(change.Properties()[mixed.PropChangeBuckets]); err == nil && mixed.ValidBuckets(v) {
-			want = v
+		set, ok, err := mixed.ParseBuckets(change.Properties(), mixed.PropChangeBuckets)
+		switch {
+		case err != nil:
+			if f.badBuckets != err.Error() {
+				f.badBuckets = err.Error()
+				f.logger.Warn("table property ignored", "err", err)
+			}
+		case ok:
+			buckets, least = min(set, maxBuckets), 0
 		}
 	}
-	return mixed.Buckets(entry.Schemas, want)
+	if n < changelog.SeqNum(least) { //nolint:gosec // positive
+		return 1, least
+	}
+	return mixed.Buckets(entry.Schemas, buckets), least
 }
+
+// maxBuckets bounds the files that are open at a time. Files of fewer nodes than a property says are right, too: readers go
+// by their names.
+const maxBuckets = 256
 
 // ready loads the lake's table, or creates it, and gives it the schemas that it lacks.
 func (f *Flusher) ready(ctx context.Context, entry *state.Table) error {

@@ -24,12 +24,12 @@ type Options struct {
 	Table func(name string) (interval time.Duration, maxBytes int64)
 	// MaxRows closes a batch at this many changes. Default 1,000,000.
 	MaxRows int
-	// BucketRows is how many changes a batch must have to be spread over the table's buckets; a smaller one is one I
-	// and one ED file at the root node. Default 50,000.
+	// BucketRows is how many changes a batch must have to be spread over Buckets nodes; a smaller one is one I and one ED file at
+	// the root node, which the format allows always, because files cost readers more than nodes save them. Default 50,000.
 	BucketRows int
-	// Buckets is over how many tree nodes large batches are spread, where the table's property
-	// change.file-index.hash-bucket does not say: a power of two. More lets optimizing work in smaller parts.
-	// Default 4.
+	// Buckets is over how many tree nodes large batches are spread: a power of two. More lets optimizing work in smaller
+	// parts. The table's property change.file-index.hash-bucket, if it is set, is what every batch is spread over instead, whatever
+	// its size (up to 256). Default 4.
 	Buckets int
 	// Parallel is how many tables write and commit at the same time. Each takes up to 2 × Buckets × 4 MiB of memory
 	// while it does. Default 2.

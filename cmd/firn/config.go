@@ -142,7 +142,7 @@ type TableConfig struct {
 	Partition  []string          `yaml:"partition" doc:"partitions of the Iceberg tables, at their creation: column, bucket(n, column), truncate(n, column), month|day|hour(column); without a key year(column), too"`
 	Sequence   string            `yaml:"optimized_sequence" doc:"where base commits say what is merged. auto: a table property, Puffin statistics where Amoro has optimized the table; puffin: those from now on, with no way back, and PyIceberg cannot load them; property: never (firn.optimized-sequence)"`
 	Optimize   OptimizeConfig    `yaml:"optimize" doc:"change files to base files, small base files to large ones"`
-	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* are obeyed"`
+	Properties map[string]string `yaml:"properties" doc:"properties of the Iceberg tables; Amoro's self-optimizing.* and hash-bucket ones are obeyed (README, Tree nodes)"`
 }
 
 // FlushConfig closes a flush.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"firn/changelog/mixed"
 	"firn/ingest/decode"
 )
 
@@ -342,6 +343,13 @@ func (t *TableConfig) validate(p *problems, at func(key string) string) {
 	} {
 		check(s.key, func(path string) { p.oneOf(path, s.have, s.allowed...) })
 	}
+	check("properties", func(path string) {
+		for _, name := range []string{mixed.PropBaseBuckets, mixed.PropChangeBuckets} {
+			if _, _, err := mixed.ParseBuckets(t.Properties, name); err != nil {
+				p.wrong(path, "%v", err)
+			}
+		}
+	})
 	check("partition", func(path string) {
 		if _, err := t.partition(); err != nil {
 			p.wrong(path, "%v", err)
