@@ -121,8 +121,8 @@ func (o *Optimizer) mergeOne(ctx context.Context, l *lake, task Task, s *tableSt
 		x = s.x
 	}
 	m := &merge{
-		fs: l.t.FS(), schema: l.schema, types: l.schema.KeyTypes(), options: o.files, rules: l.rules, buckets: l.rules.Buckets,
-		base: l.base, deletes: l.deletesOf(task.Partition), out: out,
+		fs: l.t.FS(), schema: l.schema, types: l.schema.KeyTypes(), options: o.files, rules: l.rules,
+		base: l.base, deletes: l.deletesOf(task.Partition), applies: l.applies, tree: newTree(l.view.Base, task.Partition, l.rules), out: out,
 	}
 	err := m.run(ctx, task, x)
 	if errors.Is(err, errStale) && s.x != nil {
@@ -210,7 +210,7 @@ func (o *Optimizer) runRewrite(ctx context.Context, l *lake, task Task, s *table
 				added = append(added, DataFile{Path: f.path, Partition: f.partition})
 			}
 		}
-		if err := addRows(ctx, l.t.FS(), l.schema, b, added, nil, o.files); err != nil {
+		if err := addRows(ctx, l, b, added, nil, l.applies, o.files); err != nil {
 			return err
 		}
 		return b.Commit(ctx, d.Snapshot, nil)

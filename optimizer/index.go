@@ -7,16 +7,15 @@ import (
 
 	"firn/changelog"
 	"firn/changelog/datafile"
-	"firn/changelog/table"
 	"firn/state"
 )
 
 // rebuild makes x the index of the base store as l has it, or as it was at a snapshot: from the key columns of all data files
 // without the deleted rows. It takes O(base) time; memory is the deleted rows' bits and one batch.
 func rebuild(ctx context.Context, l *lake, at *baseState, x *state.Index, o datafile.Options) (err error) {
-	data, deletes, snapshot := l.view.Base, l.deletePaths(), l.t.Base().SnapshotID()
+	data, deletes, applies, snapshot := l.view.Base, l.deletePaths(), l.applies, l.t.Base().SnapshotID()
 	if at != nil {
-		data, deletes, snapshot = nil, sortedPaths(at.deletes), at.snapshot.ID
+		data, deletes, applies, snapshot = nil, sortedPaths(at.deletes), at.applies, at.snapshot.ID
 		for _, p := range sortedPaths(at.data) {
 			data = append(data, DataFile{Path: p, Partition: at.data[p].Partition})
 		}
@@ -24,7 +23,7 @@ func rebuild(ctx context.Context, l *lake, at *baseState, x *state.Index, o data
 	b := x.Begin()
 	defer func() { err = errors.Join(err, b.Close()) }()
 	b.Reset()
-	if err := addRows(ctx, l.t.FS(), l.schema, b, data, deletes, o); err != nil {
+	if err := addRows(ctx, l, b, data, deletes, applies, o); err != nil {
 		return fmt.Errorf("rebuild position index of %s: %w", l.t.Name(), err)
 	}
 	return b.Commit(ctx, snapshot, nil)
@@ -35,9 +34,10 @@ func rebuild(ctx context.Context, l *lake, at *baseState, x *state.Index, o data
 // of them look alike; in a table without partitions the path is empty. k may be overwritten behind its end.
 func indexKey(k changelog.Key, partition string) changelog.Key { return append(k, partition...) }
 
-// addRows sets the positions of all live rows of data files, of which only Path and Partition count.
-func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.IndexBatch, data []DataFile, deletes []string, o datafile.Options) error {
-	key, err := datafile.ProjectKey(s)
+// addRows sets the positions of all live rows of data files, of which only Path and Partition count. applies says which
+// position-delete files count for which of them.
+func addRows(ctx context.Context, l *lake, b *state.IndexBatch, data []DataFile, deletes []string, applies func(deletes, data string) bool, o datafile.Options) error {
+	key, err := datafile.ProjectKey(l.schema)
 	if err != nil {
 		return err //nolint:wrapcheck // the caller says for what
 	}
@@ -45,13 +45,13 @@ func addRows(ctx context.Context, fs table.FS, s *changelog.Schema, b *state.Ind
 	for _, f := range data {
 		wanted[f.Path] = true
 	}
-	gone, err := loadDeletes(fs, deletes, o, func(p string) bool { return wanted[p] })
+	gone, err := loadDeletes(l.t.FS(), deletes, o, func(d, p string) bool { return wanted[p] && applies(d, p) })
 	if err != nil {
 		return err
 	}
 	for _, f := range data {
 		file, dead := b.AddFile(f.Path), gone[f.Path]
-		err := eachKey(ctx, fs, f.Path, key, o, func(k changelog.Key, row int64) error {
+		err := eachKey(ctx, l.t.FS(), f.Path, key, o, func(k changelog.Key, row int64) error {
 			if !dead.has(row) {
 				b.Set(indexKey(k, f.Partition), file, row)
 			}
@@ -84,7 +84,7 @@ func (x *scanIndex) Lookup(keys []changelog.Key, out []state.RowPosition, found 
 	if err != nil {
 		return err //nolint:wrapcheck // a table's own schema has its key columns
 	}
-	gone, err := loadDeletes(x.l.t.FS(), x.l.deletesOf(x.partition), x.o, func(p string) bool { _, ok := x.l.base[p]; return ok })
+	gone, err := loadDeletes(x.l.t.FS(), x.l.deletesOf(x.partition), x.o, x.l.applies)
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,12 @@ func baseAt(ctx context.Context, t *table.Table, sn table.Snapshot) (*baseState,
 	return b, err //nolint:wrapcheck // it names the store
 }
 
+// applies is lake.applies of the snapshot: whose table has a key.
+func (b *baseState) applies(deletes, data string) bool {
+	f, ok := b.data[data]
+	return ok && f.Info.Node.IsSonOf(b.deletes[deletes].Info.Node)
+}
+
 // byOptimizer reports whether an optimizer says that it made the snapshot: rows only moved, or came from change files.
 func byOptimizer(sn *table.Snapshot) bool {
 	return sn.Summary[mixed.SummaryProducer] == mixed.ProducerOptimize
@@ -278,7 +284,10 @@ func (c *catchUp) deadAt(b *baseState, wanted []string) (map[string]*rowSet, err
 			files = append(files, p)
 		}
 	}
-	return loadDeletes(c.l.t.FS(), files, c.o.files, func(p string) bool { _, ok := slices.BinarySearch(wanted, p); return ok })
+	return loadDeletes(c.l.t.FS(), files, c.o.files, func(d, p string) bool {
+		_, ok := slices.BinarySearch(wanted, p)
+		return ok && b.applies(d, p)
+	})
 }
 
 // mayName reports whether a position-delete file may name one of some data files, sorted: by what is known of the file's rows, else by

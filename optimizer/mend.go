@@ -211,7 +211,10 @@ func (c *catchUp) living(rows map[string]*rowSet) (map[string]*rowSet, error) {
 	if len(wanted) == 0 {
 		return nil, nil //nolint:nilnil // none
 	}
-	dead, err := loadDeletes(c.l.t.FS(), c.l.deletePaths(), c.o.files, func(p string) bool { _, ok := slices.BinarySearch(wanted, p); return ok })
+	dead, err := loadDeletes(c.l.t.FS(), c.l.deletePaths(), c.o.files, func(d, p string) bool {
+		_, ok := slices.BinarySearch(wanted, p)
+		return ok && c.l.applies(d, p)
+	})
 	if err != nil {
 		return nil, err
 	}

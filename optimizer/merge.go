@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -39,9 +40,10 @@ type merge struct {
 	types   []*changelog.Type // of its key columns
 	options datafile.Options
 	rules   Rules
-	buckets int
-	base    map[string]DataFile // live data files of the base store, by path
-	deletes []string            // the partition's position-delete files
+	base    map[string]DataFile             // live data files of the base store, by path
+	deletes []string                        // the partition's position-delete files
+	applies func(deletes, data string) bool // as lake's
+	tree    *tree                           // the partition's
 	out     *outputs
 
 	partition string // its path; "" without partitions
@@ -345,7 +347,11 @@ func take(ctx context.Context, o datafile.Options, batch arrow.RecordBatch, rows
 	return taken, taken.Release, nil
 }
 
-// writeKills writes the position deletes: one file a node. A data file that has no row left goes instead.
+// maxDeleteNodes is for how many nodes a merge writes position-delete files of their own. Deletes in more make one file of the node above
+// all of them: nodes must not multiply the files.
+const maxDeleteNodes = 4
+
+// writeKills writes the position deletes: one file a node, or one for all. A data file that has no row left goes instead.
 func (m *merge) writeKills(kills map[string]*rowSet) error {
 	if err := m.dropDead(kills); err != nil {
 		return err
@@ -360,12 +366,27 @@ func (m *merge) writeKills(kills map[string]*rowSet) error {
 		byNode[f.Node][p] = set
 		txns[f.Node] = max(txns[f.Node], f.Txn)
 	}
+	if len(byNode) > maxDeleteNodes {
+		byNode, txns = together(byNode, txns)
+	}
 	for _, node := range sortedNodes(byNode) {
 		if err := m.out.writeDeletes(m.partition, node, txns[node], byNode[node]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// together returns the deletes of several nodes as those of the lowest node above all.
+func together(byNode map[mixed.TreeNode]map[string]*rowSet, txns map[mixed.TreeNode]int64) (map[mixed.TreeNode]map[string]*rowSet, map[mixed.TreeNode]int64) {
+	all, txn := map[string]*rowSet{}, int64(0)
+	nodes := sortedNodes(byNode)
+	above := nodes[0]
+	for _, n := range nodes {
+		above, txn = above.Common(n), max(txn, txns[n])
+		maps.Copy(all, byNode[n])
+	}
+	return map[mixed.TreeNode]map[string]*rowSet{above: all}, map[mixed.TreeNode]int64{above: txn}
 }
 
 // dropDead moves data files all of whose rows are deleted now from kills to m.gone.
@@ -379,7 +400,7 @@ func (m *merge) dropDead(kills map[string]*rowSet) error {
 	if len(dying) == 0 {
 		return nil
 	}
-	before, err := loadDeletes(m.fs, m.deletes, m.options, func(p string) bool { return dying[p] })
+	before, err := loadDeletes(m.fs, m.deletes, m.options, func(d, p string) bool { return dying[p] && m.applies(d, p) })
 	if err != nil {
 		return err
 	}
@@ -412,25 +433,28 @@ type part struct {
 	entries []int32
 }
 
-// nodes spreads the winners over nodes if they make more than one file of the target size, about.
+// nodes spreads the winners over nodes as the partition's tree says.
 func (m *merge) nodes(files []ChangeFile, winners []int32) (*nodes, error) {
-	n := &nodes{buckets: m.buckets, fold: m.fold}
+	n := &nodes{fold: m.fold}
 	var rows, bytes int64
 	for _, f := range files {
 		if f.isInsert() {
 			rows, bytes = rows+f.Rows, bytes+f.Bytes
 		}
 	}
-	if m.buckets == 1 || rows == 0 || float64(bytes)*float64(len(winners))/float64(rows) <= float64(m.rules.TargetBytes) {
+	bytes = int64(float64(bytes) * float64(len(winners)) / float64(max(rows, 1)))
+	n.buckets = m.tree.fan(mixed.TreeNode{}, bytes)
+	if n.buckets == 1 || bytes < m.tree.least(n.buckets) {
 		return n, nil
 	}
+	m.out.options = forNodes(m.out.options, n.buckets)
 	n.bucket = make([]uint8, m.fold.len())
 	for _, e := range winners {
 		values, err := m.schema.KeyValues(m.fold.key(int(e)))
 		if err != nil {
 			return nil, fmt.Errorf("bucket of a key: %w", err)
 		}
-		n.bucket[e] = uint8(mixed.NodeFor(mixed.KeyHash(m.types, values), m.buckets).Index) //nolint:gosec // at most maxBuckets
+		n.bucket[e] = uint8(mixed.NodeFor(mixed.KeyHash(m.types, values), n.buckets).Index) //nolint:gosec // less than maxOpen
 	}
 	return n, nil
 }

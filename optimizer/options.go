@@ -59,8 +59,10 @@ type Rules struct {
 	// FullKeepClean leaves files that are large and have no deletes out of a full rewrite. Property
 	// self-optimizing.full.rewrite-all-files (inverted). Default false.
 	FullKeepClean bool
-	// Buckets is over how many nodes a merge of more than TargetBytes spreads its rows; 1: none. Property
-	// base.file-index.hash-bucket. Default 4.
+	// Buckets is over how many tree nodes base files are spread: a power of two up to 65536; base files of other nodes are
+	// rewritten. 0 (auto-bucket): each partition has as many as its size needs (see tree). Property
+	// base.file-index.hash-bucket, unless firn.auto-bucket is true; firn.auto-bucket=false alone means 4, as in Amoro.
+	// Default 0.
 	Buckets int
 	// ChangeTTL is how long a change file stays in the change store after its commit; then it goes, if it is merged.
 	// Property change.data.ttl.minutes. Default 5m (Amoro: 7 days). See Options.Hold.
@@ -90,7 +92,6 @@ func (r *Rules) EnsureDefaults() {
 	set(&r.FanIn, 8)
 	set(&r.MaxDeletes, 16)
 	set(&r.FullInterval, -1)
-	set(&r.Buckets, mixed.DefaultBuckets)
 	set(&r.ChangeTTL, 5*time.Minute)
 	set(&r.KeepSnapshots, 50)
 	set(&r.KeepAge, time.Minute)
@@ -123,7 +124,7 @@ func (r *Rules) Validate() error {
 	check(r.DuplicateRatio >= 0 && r.DuplicateRatio <= 1, "duplicate ratio %g is not in [0,1]", r.DuplicateRatio)
 	check(r.FanIn >= 2, "fan-in %d is less than 2", r.FanIn)
 	check(r.MaxDeletes >= 2, "at least 2 position-delete files, not %d", r.MaxDeletes)
-	check(mixed.ValidBuckets(r.Buckets) && r.Buckets <= maxBuckets, "%d buckets: not a power of two up to %d", r.Buckets, maxBuckets)
+	check(r.Buckets == 0 || mixed.ValidBuckets(r.Buckets), "%d buckets: %w", r.Buckets, mixed.ErrBuckets)
 	check(r.ChangeTTL >= 0, "change TTL %s is negative", r.ChangeTTL)
 	check(r.KeepSnapshots > 0, "kept snapshots %d: at least 1", r.KeepSnapshots)
 	check(r.KeepAge >= 0, "kept snapshots' age %s is negative", r.KeepAge)
@@ -134,9 +135,12 @@ func (r *Rules) Validate() error {
 }
 
 const (
-	maxRows    = 1 << 30 // row numbers of a merge fit in 32 bits
-	maxBuckets = 256     // one open file each
+	maxRows = 1 << 30 // row numbers of a merge fit in 32 bits
+	maxOpen = 256     // files that a task writes at a time, one a node; with more buckets rows come to their nodes in steps
 )
+
+// propAutoBucket is the table property of Rules.Buckets = 0.
+const propAutoBucket = "firn.auto-bucket"
 
 // Of returns the rules of a table with the given properties: those that are there and can be read override r's.
 // Unreadable ones are reported together and leave r's value.
@@ -162,7 +166,11 @@ func (r Rules) Of(properties map[string]string) (Rules, error) {
 	apply("self-optimizing.major.trigger.duplicate-ratio", float(&r.DuplicateRatio))
 	apply("self-optimizing.full.trigger.interval", duration(&r.FullInterval, time.Millisecond))
 	apply("self-optimizing.full.rewrite-all-files", negated(&r.FullKeepClean))
-	apply(mixed.PropBaseBuckets, integer(&r.Buckets))
+	buckets, err := r.bucketsOf(properties)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	r.Buckets = buckets
 	apply("change.data.ttl.minutes", duration(&r.ChangeTTL, time.Minute))
 	apply("snapshot.keep.min-count", integer(&r.KeepSnapshots))
 	apply("snapshot.keep.duration", amoroDuration(&r.KeepAge))
@@ -177,6 +185,27 @@ func (r Rules) Of(properties map[string]string) (Rules, error) {
 		return was, errors.Join(append(errs, err)...)
 	}
 	return r, errors.Join(errs...)
+}
+
+// bucketsOf returns Buckets of a table; r's after an error.
+func (r *Rules) bucketsOf(properties map[string]string) (int, error) {
+	n, fixed, err := mixed.ParseBuckets(properties, mixed.PropBaseBuckets)
+	if err != nil {
+		return r.Buckets, err //nolint:wrapcheck // it names the property
+	}
+	v, ok := properties[propAutoBucket]
+	auto, err := strconv.ParseBool(v)
+	switch {
+	case ok && err != nil:
+		return r.Buckets, fmt.Errorf("table property %s=%q: %w", propAutoBucket, v, err)
+	case auto:
+		return 0, nil
+	case fixed:
+		return n, nil
+	case ok:
+		return mixed.DefaultBuckets, nil
+	}
+	return r.Buckets, nil
 }
 
 func negated(to *bool) func(string) error {

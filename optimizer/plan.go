@@ -134,6 +134,7 @@ type Task struct {
 	Action    Action
 	Partition string
 	Node      mixed.TreeNode // of the files to write; Merge picks nodes itself
+	Spread    int            // Rewrite: rows go to so many nodes below Node, by their keys' hash; up to 1: to Node
 	Reason    string
 
 	Changes []ChangeFile // Merge: pending files up to a sequence, which is the partition's next optimized one
@@ -156,7 +157,7 @@ func Plan(v View, r Rules, now time.Time, force Type) (tasks []Task, notes []str
 		return tasks, notes
 	}
 	full := force == Full || force == 0 && fullDue(v, r, now)
-	for _, g := range groups(v) {
+	for _, g := range groups(v, r) {
 		if full {
 			tasks = append(tasks, g.full(r)...)
 			continue
@@ -251,15 +252,28 @@ func prefix(pending []ChangeFile, r Rules) []ChangeFile {
 	return pending[:end]
 }
 
-// group is the base files of one partition and node: they are rewritten among themselves.
+// group is the base files of one partition that belong at one node (tree.home), which are rewritten among themselves, and the
+// position-delete files of the node.
 type group struct {
 	partition string
 	node      mixed.TreeNode
+	tree      *tree
+	fan       int // over so many nodes below node its rows should be
 	data      []DataFile
 	deletes   []DeleteFile
 }
 
-func groups(v View) []*group {
+func groups(v View, r Rules) []*group {
+	trees := map[string]*tree{}
+	of := func(partition string) *tree {
+		if trees[partition] == nil {
+			trees[partition] = newTree(nil, partition, r)
+		}
+		return trees[partition]
+	}
+	for _, f := range v.Base {
+		of(f.Partition).add(f)
+	}
 	type place struct {
 		partition string
 		node      int64
@@ -268,12 +282,12 @@ func groups(v View) []*group {
 	at := func(partition string, node mixed.TreeNode) *group {
 		p := place{partition, node.ID()}
 		if byPlace[p] == nil {
-			byPlace[p] = &group{partition: partition, node: node}
+			byPlace[p] = &group{partition: partition, node: node, tree: of(partition), fan: of(partition).fan(node, 0)}
 		}
 		return byPlace[p]
 	}
 	for _, f := range v.Base {
-		g := at(f.Partition, f.Node)
+		g := at(f.Partition, of(f.Partition).home(f.Node))
 		g.data = append(g.data, f)
 	}
 	for _, f := range v.Deletes {
@@ -296,19 +310,32 @@ func groups(v View) []*group {
 }
 
 func (g *group) rewrite(t Type, files []DataFile, reason string) Task {
-	return Task{Type: t, Action: Rewrite, Partition: g.partition, Node: g.node, Data: files, Reason: reason}
+	task := Task{Type: t, Action: Rewrite, Partition: g.partition, Node: g.node, Data: files, Reason: reason}
+	if g.enough(files) {
+		task.Spread = g.fan
+	}
+	return task
+}
+
+// enough reports whether files are enough to be spread over the nodes below the group's.
+func (g *group) enough(files []DataFile) bool {
+	var bytes int64
+	for _, f := range files {
+		bytes += f.liveBytes()
+	}
+	return g.fan > 1 && bytes >= g.tree.least(g.fan)
 }
 
 // full packs all files, or those that are small or have deletes, into tasks of about the target size.
 func (g *group) full(r Rules) (tasks []Task) {
 	var files []DataFile
 	for _, f := range g.data {
-		if !r.FullKeepClean || f.Deleted > 0 || f.Bytes <= r.minTarget() {
+		if !r.FullKeepClean || f.Deleted > 0 || f.Bytes <= r.minTarget() || g.misplaced(f) {
 			files = append(files, f)
 		}
 	}
-	for _, bin := range pack(files, r.TargetBytes) {
-		if len(bin) == 1 && bin[0].Deleted == 0 {
+	for _, bin := range pack(files, g.tree.batch(g.fan)) {
+		if len(bin) == 1 && bin[0].Deleted == 0 && bin[0].Node == g.node && !g.enough(bin) {
 			continue // rewriting would give the same file again
 		}
 		tasks = append(tasks, g.rewrite(Full, bin, fmt.Sprintf("%d files in a full rewrite", len(bin))))
@@ -319,23 +346,36 @@ func (g *group) full(r Rules) (tasks []Task) {
 	return tasks
 }
 
-// rewrites picks base files that are to be rewritten: those without a live row, dirty ones, and full tiers of small ones.
+// misplaced reports whether a file is of another node than a fixed number of buckets asks for.
+func (g *group) misplaced(f DataFile) bool {
+	return g.tree.rules.Buckets > 0 && (f.Node != g.node || g.fan > 1)
+}
+
+// rewrites picks base files that are to be rewritten: those without a live row, misplaced ones, dirty ones, full tiers of
+// small ones, and large ones of a node that is to be split.
 func (g *group) rewrites(r Rules) (tasks []Task) {
-	var dead, dirty []DataFile
+	var dead, moved, dirty, large []DataFile
 	tiers := map[int][]DataFile{}
 	for _, f := range g.data {
 		switch {
 		case f.Deleted >= f.Rows && f.Rows > 0:
 			dead = append(dead, f)
+		case g.misplaced(f):
+			moved = append(moved, f)
 		case f.Bytes > r.fragment() && float64(f.Deleted) > r.DuplicateRatio*float64(f.Rows):
 			dirty = append(dirty, f)
 		case f.liveBytes() <= r.minTarget():
 			t := r.tier(f.liveBytes())
 			tiers[t] = append(tiers[t], f)
+		case g.fan > 1:
+			large = append(large, f)
 		}
 	}
 	if len(dead) > 0 {
 		tasks = append(tasks, g.rewrite(Major, dead, fmt.Sprintf("%d files have no live row", len(dead))))
+	}
+	for _, bin := range pack(moved, g.tree.batch(g.fan)) {
+		tasks = append(tasks, g.rewrite(Major, bin, fmt.Sprintf("%d files are not at the nodes of %d buckets", len(bin), r.Buckets)))
 	}
 	for _, bin := range pack(dirty, r.TargetBytes) {
 		tasks = append(tasks, g.rewrite(Major, bin, fmt.Sprintf("more than %g of the rows of %d files are deleted", r.DuplicateRatio, len(bin))))
@@ -350,6 +390,17 @@ func (g *group) rewrites(r Rules) (tasks []Task) {
 				tasks = append(tasks, g.rewrite(Major, bin, fmt.Sprintf("%d of %d files of at most %d bytes (trigger %d)",
 					len(bin), len(small), r.TargetBytes/pow(int64(r.FanIn), t), r.FanIn)))
 			}
+		}
+	}
+	return append(tasks, g.splits(large)...)
+}
+
+// splits spreads large files over the nodes below, as far as they are enough for it.
+func (g *group) splits(large []DataFile) (tasks []Task) {
+	for _, bin := range pack(large, g.tree.batch(g.fan)) {
+		if g.enough(bin) {
+			tasks = append(tasks, g.rewrite(Major, bin, fmt.Sprintf("%d files go to %d nodes: the keys of node %s have %d bytes (trigger %d)",
+				len(bin), g.fan, g.node, g.tree.bytes(g.node), g.tree.capBytes())))
 		}
 	}
 	return tasks

@@ -2,6 +2,7 @@ package optimizer
 
 import (
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,6 +65,8 @@ func setRules(t *testing.T, r *Rules, args []datadriven.CmdArg) {
 			r.MaxRows = number(t, v)
 		case "fan-in":
 			r.FanIn = int(number(t, v))
+		case "buckets":
+			r.Buckets = int(number(t, v))
 		case "max-deletes":
 			r.MaxDeletes = int(number(t, v))
 		default:
@@ -165,6 +168,9 @@ func printPlan(t *testing.T, v View, r Rules, args []datadriven.CmdArg) string {
 		if task.Partition != "" {
 			fmt.Fprintf(&b, " p=%s", task.Partition)
 		}
+		if task.Spread > 1 {
+			fmt.Fprintf(&b, " over=%d", task.Spread)
+		}
 		if task.Node.ID() != 1 {
 			fmt.Fprintf(&b, " node=%s", task.Node)
 		}
@@ -186,37 +192,63 @@ func printPlan(t *testing.T, v View, r Rules, args []datadriven.CmdArg) string {
 }
 
 // TestPlanAmplification lets minors add one fragment after another and applies the planned rewrites: however long it
-// goes on, the small files stay few and a byte is rewritten a logarithmic number of times.
+// goes on, the small files stay few and a byte is rewritten a logarithmic number of times; so it is with a tree that grows
+// by auto-bucket, of which no node gets much larger than it should.
 func TestPlanAmplification(t *testing.T) {
-	for _, fragment := range []int64{10 << 10, 1 << 20, 5 << 20} {
+	for _, tc := range []struct {
+		fragment int64
+		n        int
+	}{{10 << 10, 5000}, {1 << 20, 2000}, {20 << 20, 800}, {100 << 20, 500}} {
 		r := defaultRules()
 		var v View
-		var written, added int64
+		var written, sunk, added int64
 		most := 0
-		for i := range 5000 {
-			v.Base = append(v.Base, DataFile{Path: fmt.Sprintf("m%d", i), Bytes: fragment, Rows: 1000})
-			added += fragment
+		for i := range tc.n {
+			v.Base = append(v.Base, DataFile{Path: fmt.Sprintf("m%d", i), Bytes: tc.fragment, Rows: 1000})
+			added += tc.fragment
 			for round := 0; ; round++ {
 				tasks, _ := Plan(v, r, time.Unix(0, 0), 0)
 				if len(tasks) == 0 {
 					break
 				}
 				if round > 10 {
-					t.Fatalf("fragment %d, round %d: planning does not end: %+v", fragment, i, tasks)
+					t.Fatalf("fragment %d, round %d: planning does not end: %+v", tc.fragment, i, tasks)
+				}
+				for _, task := range tasks {
+					if task.Spread > 1 {
+						for _, f := range task.Data {
+							sunk += f.Bytes
+						}
+					}
 				}
 				v.Base, written = applyRewrites(v.Base, tasks, written, fmt.Sprintf("r%d-%d", i, round))
 			}
-			small := 0
+			small := map[mixed.TreeNode]int{}
 			for _, f := range v.Base {
 				if f.Bytes <= r.minTarget() {
-					small++
+					small[f.Node]++
+					most = max(most, small[f.Node])
 				}
 			}
-			most = max(most, small)
 		}
-		t.Logf("fragments of %d: at most %d small files, %.2f bytes rewritten for each added, %d files", fragment, most, float64(written)/float64(added), len(v.Base))
-		if most > (maxTier+1)*r.FanIn || float64(written)/float64(added) > maxTier+1 {
-			t.Errorf("fragments of %d: %d small files, amplification %.2f", fragment, most, float64(written)/float64(added))
+		tree := newTree(v.Base, "", r)
+		buckets, largest := 1, int64(0)
+		for n := range tree.own {
+			buckets = max(buckets, int(n.Mask)+1)
+		}
+		for n := range tree.own {
+			if int(n.Mask)+1 == buckets {
+				largest = max(largest, tree.bytes(n))
+			}
+		}
+		amplification, sinks := float64(written)/float64(added), float64(sunk)/float64(added)
+		t.Logf("fragments of %d: at most %d small files of a node, %.2f bytes rewritten for each added, %.2f of them in splits; %d files, %d buckets of at most %d bytes",
+			tc.fragment, most, amplification, sinks, len(v.Base), buckets, largest)
+		if steps := float64(bits.Len(uint(buckets)) - 1); most > (maxTier+1)*r.FanIn || sinks > steps || amplification > maxTier+1+2*steps {
+			t.Errorf("fragments of %d: %d small files, amplification %.2f, %.2f in splits", tc.fragment, most, amplification, sinks)
+		}
+		if largest > 2*tree.capBytes() || int64(buckets) > 4*(added/tree.capBytes()+1) {
+			t.Errorf("fragments of %d: %d buckets, the largest has %d bytes", tc.fragment, buckets, largest)
 		}
 	}
 }
@@ -224,12 +256,22 @@ func TestPlanAmplification(t *testing.T) {
 func applyRewrites(base []DataFile, tasks []Task, written int64, name string) ([]DataFile, int64) {
 	gone := map[string]bool{}
 	for i, task := range tasks {
-		out := DataFile{Path: fmt.Sprintf("%s-%d", name, i)}
+		var bytes, rows int64
 		for _, f := range task.Data {
 			gone[f.Path] = true
-			out.Bytes, out.Rows = out.Bytes+f.liveBytes(), out.Rows+f.Rows
+			bytes, rows = bytes+f.liveBytes(), rows+f.Rows-f.Deleted
 		}
-		base, written = append(base, out), written+out.Bytes
+		written += bytes
+		fan := int64(max(1, task.Spread))
+		width := task.Node.Mask + 1
+		for child := range fan {
+			node := mixed.TreeNode{Mask: width*fan - 1, Index: task.Node.Index + child*width}
+			roll := rollAt(bytes/fan, 128<<20)
+			for left := bytes / fan; left > 0; left -= roll {
+				size := min(left, roll)
+				base = append(base, DataFile{Path: fmt.Sprintf("%s-%d-%d-%d", name, i, child, left), Node: node, Bytes: size, Rows: max(1, rows*size/bytes)})
+			}
+		}
 	}
 	var left []DataFile
 	for _, f := range base {

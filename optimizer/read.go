@@ -165,8 +165,8 @@ func countDeletes(fs table.FS, path string, o datafile.Options) (deleteCounts, e
 	return counts, err
 }
 
-// loadDeletes returns the deleted rows of the data files for which wanted is true, by path.
-func loadDeletes(fs table.FS, files []string, o datafile.Options, wanted func(path string) bool) (map[string]*rowSet, error) {
+// loadDeletes returns the deleted rows of data files, by path: what a position-delete file says of those for which wanted is true.
+func loadDeletes(fs table.FS, files []string, o datafile.Options, wanted func(deletes, data string) bool) (map[string]*rowSet, error) {
 	sets := map[string]*rowSet{}
 	for _, f := range files {
 		var last string
@@ -174,7 +174,7 @@ func loadDeletes(fs table.FS, files []string, o datafile.Options, wanted func(pa
 		err := readDeletes(fs, f, o, func(p []byte, pos int64) error {
 			if string(p) != last {
 				last, set = string(p), nil
-				if wanted(last) {
+				if wanted(f, last) {
 					if set = sets[last]; set == nil {
 						set = &rowSet{}
 						sets[last] = set

@@ -9,8 +9,8 @@ import (
 	"firn/changelog/datafile"
 )
 
-// rewrite writes the live rows of a Rewrite task's files into new base files in out. Memory: one batch, one row group
-// and the deleted rows' bits. It returns how many rows it wrote.
+// rewrite writes the live rows of a Rewrite task's files into new base files in out. Memory: one batch, one row group a node
+// (smaller ones for more nodes: see forNodes) and the deleted rows' bits. It returns how many rows it wrote.
 func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64, err error) {
 	wanted := make(map[string]bool, len(task.Data))
 	var txn, live int64
@@ -19,14 +19,12 @@ func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64,
 		txn = max(txn, f.Txn)
 		live += f.liveBytes()
 	}
-	gone, err := loadDeletes(l.t.FS(), l.deletesOf(task.Partition), out.options, func(p string) bool { return wanted[p] })
+	gone, err := loadDeletes(l.t.FS(), l.deletesOf(task.Partition), out.options, func(d, p string) bool { return wanted[p] && l.applies(d, p) })
 	if err != nil {
 		return 0, err
 	}
-	if live <= out.target {
-		out.target *= 2 // one file is wanted: sizes are estimates
-	}
-	w := out.rolling(task.Partition, task.Node, txn)
+	w := newSpreader(l, task, txn, out)
+	out.target = rollAt(live/int64(w.nodes), out.target)
 	defer w.abort()
 	for _, f := range task.Data {
 		dead := gone[f.Path]
@@ -40,8 +38,7 @@ func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64,
 			}
 			defer release()
 			rows += kept.NumRows()
-			_, _, err = w.write(kept)
-			return err
+			return w.write(ctx, kept)
 		})
 		if err != nil {
 			return rows, err
@@ -50,14 +47,24 @@ func rewrite(ctx context.Context, l *lake, task Task, out *outputs) (rows int64,
 	return rows, w.finish()
 }
 
+// rollAt is at which size files are closed that hold about live bytes in all, so that they are of one size: at most about
+// target. Sizes are estimates, so each has some room.
+func rollAt(live, target int64) int64 {
+	n := (live + target - 1) / target
+	if n <= 1 {
+		return 2 * target // one file is wanted
+	}
+	return live/n + live/n/8
+}
+
 // collect writes the rows of a Collect task's position-delete files that name live data files into one file in out; none
-// if there are none.
+// if there are none. The files are of one node and so is the new one: a row of it counts for a data file if it did before.
 func collect(ctx context.Context, l *lake, task Task, out *outputs) (rows int64, err error) {
 	files := make([]string, len(task.Deletes))
 	for i, f := range task.Deletes {
 		files[i] = f.Path
 	}
-	sets, err := loadDeletes(l.t.FS(), files, out.options, func(p string) bool { _, ok := l.base[p]; return ok })
+	sets, err := loadDeletes(l.t.FS(), files, out.options, func(_, p string) bool { _, ok := l.base[p]; return ok })
 	if err != nil || len(sets) == 0 {
 		return 0, err
 	}

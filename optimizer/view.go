@@ -54,7 +54,9 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 		return nil, fmt.Errorf("optimize %s: %w", name, err)
 	}
 	l.parted = len(spec) > 0
-	l.rules.Buckets = mixed.Buckets(t.Schemas(), l.rules.Buckets)
+	if l.rules.Buckets = mixed.Buckets(t.Schemas(), l.rules.Buckets); !t.Keyed() {
+		l.rules.Buckets = 1
+	}
 	l.view.Optimized = t.Optimized()
 	l.view.LastFull = lastFull(properties)
 	if err := l.listBase(ctx, o.files, known); err != nil {
@@ -81,7 +83,11 @@ func (l *lake) listBase(ctx context.Context, o datafile.Options, known map[strin
 		l.files[f.Path] = f
 		switch f.Content {
 		case table.Data:
-			l.base[f.Path] = DataFile{Path: f.Path, Partition: f.Partition, Node: f.Info.Node, Txn: f.Info.Txn, Bytes: f.Bytes, Rows: f.Records}
+			d := DataFile{Path: f.Path, Partition: f.Partition, Node: f.Info.Node, Txn: f.Info.Txn, Bytes: f.Bytes, Rows: f.Records}
+			if !l.t.Keyed() {
+				d.Node = mixed.TreeNode{} // no key, no tree
+			}
+			l.base[f.Path] = d
 		case table.PositionDeletes:
 			counts, ok := known[f.Path]
 			if !ok {
@@ -100,7 +106,9 @@ func (l *lake) listBase(ctx context.Context, o datafile.Options, known map[strin
 		for p, n := range counts {
 			if data, ok := l.base[p]; ok {
 				d.Live += n
-				data.Deleted += n
+				if l.applies(path, p) {
+					data.Deleted += n
+				}
 				l.base[p] = data
 			}
 		}
@@ -134,6 +142,13 @@ func (l *lake) listChange(ctx context.Context) error {
 	}
 	l.pending = l.view.Pending()
 	return nil
+}
+
+// applies reports whether a live position-delete file's rows count for a data file: if the data file is live and in a table
+// with a key at the delete file's node or below it (spec/mixed-format.md 6.1).
+func (l *lake) applies(deletes, data string) bool {
+	f, ok := l.base[data]
+	return ok && (!l.t.Keyed() || f.Node.IsSonOf(l.files[deletes].Info.Node))
 }
 
 // deletePaths returns the live position-delete files, sorted.

@@ -56,3 +56,37 @@ func NodeFor(hash int32, buckets int) TreeNode {
 
 // ValidBuckets reports whether n can be a number of buckets: a power of two from 1 to 65536.
 func ValidBuckets(n int) bool { return n >= 1 && n <= 1<<16 && n&(n-1) == 0 }
+
+// ErrBuckets reports a bucket property that is no power of two.
+var ErrBuckets = errors.New("not a power of two from 1 to 65536, and readers would look for rows in other tree nodes than writers put them")
+
+// ParseBuckets returns the number of buckets that a table's property (PropBaseBuckets, PropChangeBuckets) asks for; ok is false if
+// the property is not there. Error: ErrBuckets. Amoro takes any number and writes ids that decode to other nodes
+// (spec/mixed-format.md 4.2).
+func ParseBuckets(properties map[string]string, name string) (n int, ok bool, err error) {
+	v, ok := properties[name]
+	if !ok {
+		return 0, false, nil
+	}
+	if n, err = strconv.Atoi(v); err != nil || !ValidBuckets(n) {
+		return 0, false, fmt.Errorf("table property %s=%q: %w", name, v, ErrBuckets)
+	}
+	return n, true, nil
+}
+
+// Ancestor returns the node at or above n whose mask is at most mask (2^h-1).
+func (n TreeNode) Ancestor(mask int64) TreeNode {
+	if n.Mask <= mask {
+		return n
+	}
+	return TreeNode{Mask: mask, Index: n.Index & mask}
+}
+
+// Common returns the lowest node that holds the keys of both.
+func (n TreeNode) Common(o TreeNode) TreeNode {
+	mask := min(n.Mask, o.Mask)
+	for n.Index&mask != o.Index&mask {
+		mask >>= 1
+	}
+	return n.Ancestor(mask)
+}
