@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -274,4 +275,31 @@ func missing(t *testing.T, reg *prometheus.Registry) (n float64) {
 		}
 	}
 	return n
+}
+
+// TestUnkeyedOldSpec: a row to delete that may be in a file of another partition spec stops the flush, and names the file and the way
+// out: it is not taken for a row that is not there.
+func TestUnkeyedOldSpec(t *testing.T) {
+	w := newPartedBagWorld(t, 1)
+	n := w.open()
+	row := changelog.AppendRow(nil, w.schema(), []changelog.Value{{B: []byte("v0")}, {I: 5}})
+	must(n.store.Append(t.Context(), changelog.Append{Tables: []changelog.TableAppend{{Table: n.id, Changes: []changelog.Change{{Op: changelog.OpCreate, After: row}}}}}))
+	f := w.flusher(n, nil)
+	must(f.Flush(t.Context()))
+	base := w.load().Base()
+	files := must(base.Files(t.Context()))
+	files[0].Spec, files[0].Partition = 1, "somewhere=else"
+	entry, _ := n.reg.ByID(n.id)
+	find := func(id int64) error {
+		b := must(f.newBatch(entry, 1))
+		wanted := changelog.AppendRow(nil, w.schema(), []changelog.Value{{B: []byte("v0")}, {I: id}})
+		b.removals.wanted = map[string]int{string(wanted): 1}
+		return b.findRows(t.Context(), base, files)
+	}
+	if err := find(5); !errors.Is(err, table.ErrUnsupported) || !strings.Contains(err.Error(), files[0].Path+" cannot be deleted: it is of partition spec 1, the table's is 0") {
+		t.Errorf("a row of the file: %v", err)
+	}
+	if err := find(6); err != nil {
+		t.Errorf("a row that no file can have: %v", err)
+	}
 }

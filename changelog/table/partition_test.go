@@ -111,6 +111,9 @@ func TestPartitions(t *testing.T) {
 				p.leave(fmt.Sprintf("part_%s_%d", name, i))
 			}
 		}
+		if name == "fixed" || name == "binary" || name == "small" {
+			continue // as uuid and decimal, for tables without a key
+		}
 		for i, terms := range keylessTerms(all[name].typ, all[name].terms) {
 			p := l.parted(t, fmt.Sprintf("db.bag_%s_%d", name, i), nil, all[name].typ, terms...)
 			p.life(append(all[name].values, changelog.NullValue))
