@@ -100,7 +100,7 @@ func (m *move) checkAdded(ctx context.Context, partition string, changes *merge)
 		dead := m.dead[f.Path]
 		q := m.query(func(k changelog.Key, row int64, at state.RowPosition, found bool) error {
 			touched, lives := changes.last(k[:len(k)-len(partition)])
-			if touched && !lives || !touched && !(found && gone[at.File]) {
+			if touched && !lives || !touched && (!found || !gone[at.File]) {
 				m.kill(f.Path, row)
 			}
 			return nil

@@ -34,7 +34,7 @@ type amoroCounts struct{ Rounds, Commits, Conflicts, Skipped, Failed int }
 // amoroMain is the second optimizer as a process of its own: it works on all keyed tables of the lake until it is interrupted, then it
 // finishes its round and prints its counts.
 func amoroMain(config string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) //nolint:forbidigo // a process begins here
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	cfg, err := loadConfig(config)
 	if err != nil {
