@@ -64,7 +64,7 @@ func TestMatrix(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no cell matches")
 	}
-	m := &matrix{start: time.Now()}
+	m := &matrix{start: time.Now(), peers: must(filepath.Abs("../peers"))}
 	per := max(1, groupRuns/int(last-first+1)) //nolint:gosec // small
 	for group := range slices.Chunk(all, per) {
 		m.group(t, group, first, last)
@@ -81,6 +81,7 @@ func TestMatrix(t *testing.T) {
 
 type matrix struct {
 	start                     time.Time
+	peers                     string // the directory deploy/peers
 	runs, steps, red, skipped int
 	good                      map[string]int
 }
@@ -118,7 +119,7 @@ func (m *matrix) group(t *testing.T, group []cell, first, last uint64) {
 			runs = append(runs, h)
 		}
 	}
-	ask(t.Context(), dir, runs, func(name, outcome string, h *history) { of[h].add(name, outcome, h) })
+	ask(t.Context(), m.peers, dir, runs, func(name, outcome string, h *history) { of[h].add(name, outcome, h) })
 	for i, c := range group {
 		m.report(t, c, &results[i])
 	}
@@ -128,8 +129,7 @@ func (m *matrix) group(t *testing.T, group []cell, first, last uint64) {
 }
 
 // ask has all foreign readers read the runs, two readers at a time.
-func ask(ctx context.Context, dir string, runs []*history, add func(name, outcome string, h *history)) {
-	peers := must(filepath.Abs("../peers"))
+func ask(ctx context.Context, peers, dir string, runs []*history, add func(name, outcome string, h *history)) {
 	slots := make(chan struct{}, 2)
 	var all sync.WaitGroup
 	for _, r := range readers(peers) {
