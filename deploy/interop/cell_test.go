@@ -57,7 +57,8 @@ var keys = []struct {
 		"f79c3e09-677c-4bbd-a479-3f349cb785e7", "7fffffff-ffff-ffff-8000-000000000000")}},
 	{"int,string", []column{{"k", prim(changelog.Int), integers(-1, 0, 7)}, {"k2", prim(changelog.String), []any{"", "a", "ä/%", "a\x01", "b", "c", "d", "日本", "e", "f"}}}},
 	{"long,date,string", []column{
-		{"k", prim(changelog.Long), integers(math.MinInt64, 5)}, {"k2", prim(changelog.Date), integers(-1, 20_000, 20_001)},
+		{"k", prim(changelog.Long), integers(math.MinInt64, 5)},
+		{"k2", prim(changelog.Date), integers(-1, 20_000, 20_001)},
 		{"k3", prim(changelog.String), []any{"x", "日本", "x,y", "y", "z"}},
 	}},
 }
