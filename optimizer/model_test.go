@@ -28,6 +28,7 @@ func TestModel(t *testing.T) {
 	for seed := range seeds {
 		w := newPartedWorld(t, map[string]string{"change.data.ttl.minutes": "0", "snapshot.keep.duration": "0s", "snapshot.keep.min-count": "3"}, specs[seed%len(specs)]...)
 		w.options = small([]int64{20_000, 2000, 5000}[seed%3])
+		w.options.Rules.Buckets = []int{4, 1, 0}[seed%3]
 		w.buckets = 1 << (seed % 4)
 		w.open()
 		r := rand.New(rand.NewPCG(uint64(seed), 1))

@@ -179,7 +179,7 @@ func TestBuckets(t *testing.T) {
 // of most rows makes too much goes again.
 func TestAutoBucketGrows(t *testing.T) {
 	w := newWorld(t, nil)
-	w.options = Options{Rules: Rules{TargetBytes: 20_000, FanIn: 3, MaxDeletes: 3}}
+	w.options = Options{Rules: Rules{TargetBytes: 10_000, FanIn: 3, MaxDeletes: 3}}
 	w.open()
 	most := 0
 	put := func(from, to int, v string) {
@@ -192,8 +192,8 @@ func TestAutoBucketGrows(t *testing.T) {
 		}
 		w.flush(ops...)
 	}
-	for i := range 8 {
-		put(i*1500, (i+1)*1500, "v")
+	for i := range 6 {
+		put(i*1000, (i+1)*1000, "v")
 		w.once(Minor)
 		w.once(Major)
 		for n := range w.placed() {
@@ -205,7 +205,7 @@ func TestAutoBucketGrows(t *testing.T) {
 	if most < 4 {
 		t.Errorf("only %d buckets", most)
 	}
-	put(0, 11_800, "")
+	put(0, 5_900, "")
 	w.once(Minor)
 	w.once(Major)
 	w.once(Full)
