@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
@@ -200,6 +201,13 @@ func (w *Writer) encode(batch arrow.RecordBatch) error {
 			return err
 		}
 	}
+	columns := make([]arrow.Array, batch.NumCols())
+	for i, c := range batch.Columns() {
+		columns[i] = withEmpty(c)
+		defer columns[i].Release()
+	}
+	batch = array.NewRecordBatch(batch.Schema(), columns, batch.NumRows())
+	defer batch.Release()
 	if err := w.file.WriteBuffered(batch); err != nil {
 		w.err = fmt.Errorf("write %d rows: %w", batch.NumRows(), err)
 		return w.err
