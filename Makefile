@@ -20,7 +20,7 @@ SOAK ?= 10m
 TOOL := go tool -modfile=deploy/tools/go.mod
 SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh deploy/interop/*.sh)
 
-.PHONY: build test race lint fmt fuzz crash soak-optimizers e2e interop bench bench-compare tidy-check layout vet check demo clean help
+.PHONY: build test race lint fmt fuzz amoro crash soak-optimizers e2e interop bench bench-compare tidy-check layout vet check demo clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ fmt: ## gofumpt and gci over the tree
 fuzz: ## every FuzzXxx for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' . | sed 's|/[^/]*_test.go:func | |' | sort -u | \
 	while read -r dir name; do echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $(ARGS) "$$dir"; done
+
+amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on each (minutes)
+	FIRN_AMORO=all go test -tags '$(TAGS)' -count=1 -timeout 30m -run '^Test(AmoroTables|AdoptAmoro)$$' -v $(ARGS) ./cmd/firn
 
 crash: ## the tests that cut the power or kill the process, always anew
 	go test -tags '$(TAGS)' -count=1 -timeout 15m -run '(?i)crash|kill|power' $(ARGS) $(PKGS)

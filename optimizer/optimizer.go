@@ -285,7 +285,7 @@ func (o *Optimizer) ended(ctx context.Context, l *lake, t Type) error {
 		return nil
 	}
 	ms := fmt.Sprint(o.options.Now().UnixMilli())
-	if err := l.t.SetProperties(ctx, map[string]string{propLastFull: ms}); err != nil {
+	if err := l.t.SetProperties(ctx, map[string]string{table.PropLastFull: ms}); err != nil {
 		return fmt.Errorf("end of full round of %s: %w", l.t.Name(), err)
 	}
 	return nil

@@ -29,9 +29,6 @@ type lake struct {
 	baseRows int64 // without the deleted ones
 }
 
-// propLastFull is the property of a base store that holds when its last full round ended, ms since 1970-01-01 UTC.
-const propLastFull = "firn.last-full-optimize"
-
 // open loads a table and lists its files. counts of position-delete files that known has are taken from there: files do not
 // change.
 func (o *Optimizer) open(ctx context.Context, name string, props map[string]string, known map[string]deleteCounts) (*lake, error) {
@@ -41,6 +38,9 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 	}
 	l := &lake{t: t, schema: t.Schemas().Current(), base: map[string]DataFile{}, files: map[string]table.File{}, counts: map[string]deleteCounts{}}
 	properties := t.Base().Properties()
+	if properties[table.PropKeptOptimizing] != "" { // of an adopted table: it says so to Amoro, not to us
+		delete(properties, table.PropOptimizing)
+	}
 	maps.Copy(properties, props)
 	var bad error
 	if l.rules, bad = o.options.rulesOf(t.Name()).Of(properties); bad != nil {
@@ -66,7 +66,7 @@ func (o *Optimizer) open(ctx context.Context, name string, props map[string]stri
 }
 
 func lastFull(properties map[string]string) time.Time {
-	for _, name := range []string{propLastFull, mixed.PropCreated} {
+	for _, name := range []string{table.PropLastFull, mixed.PropCreated} {
 		if ms, err := strconv.ParseInt(properties[name], 10, 64); err == nil {
 			return time.UnixMilli(ms)
 		}
@@ -238,13 +238,21 @@ func (l *lake) optimized(merged []ChangeFile) (changelog.SeqNum, error) {
 	for _, f := range merged {
 		taken[f.Path] = true
 	}
+	adopted, err := l.t.Adopted()
+	if err != nil {
+		return 0, err //nolint:wrapcheck // it names the table
+	}
 	// What comes before the first change that is left is merged.
 	upTo := mark.To
 	for _, f := range l.pending {
 		if taken[f.Path] {
 			continue
 		}
-		first := l.files[f.Path].FirstOffset
+		file := l.files[f.Path]
+		first := file.FirstOffset
+		if file.Predates(adopted) { // of changes before the adoption, which is all that is known of them
+			first = int64(adopted) //nolint:gosec // an offset: below 2^63
+		}
 		if first <= 0 {
 			return 0, nil
 		}

@@ -76,6 +76,10 @@ func (f *Flusher) compare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", f.name, err)
 	}
+	if !ok && p.CommitID == "" && !f.lake.Untouched() {
+		return fmt.Errorf("recover %s: another writer has written the lake's table, or firn has released it, and this data directory does not know "+
+			"its rows: take it in with firn table adopt, or let the route name another table: %w", f.name, ErrDiverged)
+	}
 	switch judge(mark, ok, p, applied, f.registry.WriterID()) {
 	case inStep:
 		f.positions.advance(mark.Positions)

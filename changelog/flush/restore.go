@@ -15,6 +15,7 @@ type Restored struct {
 	Table     state.Table // without an ID; Properties are not known
 	Progress  state.Progress
 	Positions []changelog.StreamPosition // where the sources are to be read on
+	Adopted   changelog.SeqNum           // at which the table was adopted; rows of before are of no known change. 0: firn made it
 }
 
 // Restore reads what the last flush has left in the lake. Progress.Rebuilding is set: whoever has put the rows back
@@ -45,13 +46,20 @@ func Restore(ctx context.Context, t *table.Table) (r Restored, ok bool, err erro
 	if s := t.Change().Snapshot(); s != nil {
 		r.Progress.ChangeSequence = s.Sequence
 	}
+	if r.Adopted, err = t.Adopted(); err != nil {
+		return Restored{}, false, err
+	}
 	files, err := t.Change().Files(ctx)
 	if err != nil {
 		return Restored{}, false, fmt.Errorf("restore %s: %w", t.Name(), err)
 	}
 	for _, f := range files {
+		first := changelog.SeqNum(max(f.FirstOffset, 1)) //nolint:gosec // positive
+		if f.Predates(r.Adopted) {
+			first = r.Adopted // of changes before the adoption
+		}
 		if !t.Merged(f) {
-			r.Progress.Optimized = min(r.Progress.Optimized, changelog.SeqNum(max(f.FirstOffset, 1))-1) //nolint:gosec // positive
+			r.Progress.Optimized = min(r.Progress.Optimized, first-1)
 		}
 	}
 	return r, true, nil

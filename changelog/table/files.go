@@ -30,6 +30,7 @@ const (
 type File struct {
 	Path         string
 	Content      Content
+	Format       string // as the manifest has it: PARQUET, ORC, AVRO; firn reads PARQUET only
 	Records      int64
 	Bytes        int64
 	DataSequence int64
@@ -126,7 +127,7 @@ func (c *Catalog) manifests(sn *ice.Snapshot) ([]iceberg.ManifestFile, error) {
 func (s *Store) fileOf(md ice.Metadata, e iceberg.ManifestEntry, places *partitions) (File, error) {
 	df := e.DataFile()
 	f := File{
-		Path: df.FilePath(), Records: df.Count(), Bytes: df.FileSizeBytes(),
+		Path: df.FilePath(), Format: string(df.FileFormat()), Records: df.Count(), Bytes: df.FileSizeBytes(),
 		DataSequence: e.SequenceNum(), Snapshot: e.SnapshotID(),
 		lower: df.LowerBoundValues(), upper: df.UpperBoundValues(), Spec: int(df.SpecID()),
 	}

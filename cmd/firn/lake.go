@@ -240,7 +240,7 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 		return nil, nil, err
 	}
 	for _, f := range files {
-		if err := t.Base().Foreign(&f); err != nil {
+		if err := errors.Join(t.Base().Foreign(&f), readable(t, &f)); err != nil {
 			return nil, nil, err
 		}
 		if f.Content == table.Data {
@@ -255,7 +255,7 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 			return nil, nil, err
 		}
 		for _, f := range changes {
-			if err := t.Change().Foreign(&f); err != nil {
+			if err := errors.Join(t.Change().Foreign(&f), readable(t, &f)); err != nil && store != "base" {
 				return nil, nil, err
 			}
 			s.Change = append(s.Change, flush.MergeFile(&f))
@@ -263,6 +263,14 @@ func reader(ctx context.Context, t *table.Table, schema *changelog.Schema, snaps
 	}
 	r, err := merge.New(schema, s, flush.LakeFiles{FS: t.FS()}, merge.Options{})
 	return r, schema, err
+}
+
+// readable refuses a table with a file that is not Parquet.
+func readable(t *table.Table, f *table.File) error {
+	if why := f.Unreadable(); why != "" {
+		return fmt.Errorf("%s, file %s: %s: %w", t.Name(), f.Path, why, table.ErrUnsupported)
+	}
+	return nil
 }
 
 // filesOf returns the files of a store, of a snapshot of it if one is named.

@@ -50,13 +50,22 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if known {
+		if p, err := s.registry.Progress(entry.ID); err != nil || interrupted(p, t) {
+			s.log.WarnContext(ctx, "an adoption was cut short and is undone: run firn table adopt again", "table", name)
+			return errors.Join(err, s.store.Drop(ctx, entry.ID))
+		}
+	}
 	r, ours, err := flush.Restore(ctx, t)
-	if err != nil || !ours || !s.feeds(r.Table.Topics) {
+	if err != nil || !ours || !known && !s.feeds(r.Table.Topics) {
 		return err
 	}
 	if !known {
 		r.Table.Properties = s.cfg.Table(name).Properties
 		if entry, err = s.registry.Restore(ctx, r.Table, r.Progress, r.Positions); err != nil {
+			return err
+		}
+		if err := s.store.ResetPositions(ctx, r.Positions); err != nil { // it was opened before they were there
 			return err
 		}
 	}
@@ -99,7 +108,8 @@ func (s *server) feeds(topics []state.TopicRef) bool {
 }
 
 // restoredRows turns merged rows into entries of the row space. The base store does not keep which change wrote a row:
-// such rows get the SeqNum up to which the base store has all changes, which wrote it or came later.
+// such rows get the SeqNum up to which the base store has all changes, which wrote it or came later; those from before an
+// adoption get that of the adoption.
 func restoredRows(rows iter.Seq2[merge.Row, error], r flush.Restored, n *int) iter.Seq2[logstore.RowEntry, error] {
 	return func(yield func(logstore.RowEntry, error) bool) {
 		for row, err := range rows {
@@ -111,6 +121,7 @@ func restoredRows(rows iter.Seq2[merge.Row, error], r flush.Restored, n *int) it
 			if e.Seq == 0 {
 				e.Seq = r.Progress.Optimized
 			}
+			e.Seq = max(e.Seq, r.Adopted)
 			*n++
 			if !yield(e, nil) {
 				return

@@ -24,12 +24,13 @@ import (
 func newTableCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "table",
-		Short: "Show tables: schema, key, positions, lag, files, snapshots",
+		Short: "Show tables: schema, key, positions, lag, files, snapshots; adopt and release them",
 		Example: `  firn table list
   firn table show shop.orders
   firn table files shop.orders`,
 	}
-	cmd.AddCommand(newTableListCmd(e), newTableShowCmd(e), newTableFilesCmd(e), newTableSnapshotsCmd(e))
+	cmd.AddCommand(newTableListCmd(e), newTableShowCmd(e), newTableFilesCmd(e), newTableSnapshotsCmd(e),
+		newTableAdoptCmd(e), newTableReleaseCmd(e))
 	return cmd
 }
 

@@ -268,6 +268,9 @@ func (v *verifier) checkReferences(ctx context.Context, t *verified, c *check) e
 			if err != nil || d.IsDir() {
 				return ignoreGone(err)
 			}
+			if hadoopFile(d.Name()) {
+				return nil
+			}
 			there++
 			if named[path] {
 				return nil
@@ -371,4 +374,9 @@ func localPath(location string) string {
 		return filepath.Clean(location)
 	}
 	return filepath.Clean("/" + strings.TrimLeft(path, "/"))
+}
+
+// hadoopFile reports whether a file is one that Hadoop's catalog and local file system keep beside those of a table: an adopted one has them.
+func hadoopFile(name string) bool {
+	return name == "version-hint.text" || strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".crc")
 }

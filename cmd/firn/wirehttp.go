@@ -34,12 +34,19 @@ func (c changeFiles) Oldest(ctx context.Context, t *state.Table) (changelog.SeqN
 	if err != nil || !lake.Keyed() { // base files do not tell which change a row is of
 		return 0, false, err
 	}
+	adopted, err := lake.Adopted()
+	if err != nil {
+		return 0, false, err
+	}
 	files, err := lake.Change().Files(ctx)
 	if err != nil {
 		return 0, false, err
 	}
 	oldest := changelog.SeqNum(0)
 	for _, f := range files {
+		if f.Predates(adopted) {
+			continue
+		}
 		if first := changelog.SeqNum(max(f.FirstOffset, 0)); first > 0 && (oldest == 0 || first < oldest) { //nolint:gosec // not negative
 			oldest = first
 		}
@@ -56,7 +63,7 @@ func (c changeFiles) Scan(ctx context.Context, t *state.Table, from, to changelo
 		case err == nil && !lake.Keyed():
 			err = fmt.Errorf("%s has no change files: %w", t.Name, logstore.ErrTrimmed)
 		case err == nil:
-			files, _, err = reader(ctx, lake, nil, 0, "")
+			files, err = feedReader(ctx, lake, from)
 		}
 		if err != nil {
 			yield(changelog.Change{}, err)
@@ -71,6 +78,29 @@ func (c changeFiles) Scan(ctx context.Context, t *state.Table, from, to changelo
 			}
 		}
 	}
+}
+
+// feedReader returns a reader of a table's changes after from. Those from before its adoption have no SeqNums: the offsets in their
+// files are another writer's. Error: logstore.ErrTrimmed, from is before the adoption.
+func feedReader(ctx context.Context, t *table.Table, from changelog.SeqNum) (*merge.Reader, error) {
+	adopted, err := t.Adopted()
+	if err != nil {
+		return nil, err
+	}
+	if from < adopted {
+		return nil, fmt.Errorf("%s was adopted at change %d: changes from before have no numbers: %w", t.Name(), adopted, logstore.ErrTrimmed)
+	}
+	all, err := t.Change().Files(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var s merge.Snapshot
+	for _, f := range all {
+		if !f.Predates(adopted) {
+			s.Change = append(s.Change, flush.MergeFile(&f))
+		}
+	}
+	return merge.New(t.Schemas().Current(), s, flush.LakeFiles{FS: t.FS()}, merge.Options{})
 }
 
 // sourceStatus is the pipeline's sources.
