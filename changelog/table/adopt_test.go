@@ -98,7 +98,7 @@ func testAdoptRelease(t *testing.T, l *lake, before string) {
 	}
 }
 
-// TestAdoptRefuses: what cannot be had is refused by table and file, and nothing is written.
+// TestAdoptRefuses: what cannot be had is refused by table and file.
 func TestAdoptRefuses(t *testing.T) {
 	changes := func(name string) func(*testing.T, *lake, *table.Table) {
 		return func(t *testing.T, l *lake, tbl *table.Table) {
