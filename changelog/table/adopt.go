@@ -196,7 +196,7 @@ func (t *Table) checkStores() error {
 			return fmt.Errorf("%s is named as the change store of %s, but its properties do not say so, or name another key: repair %s: %w",
 				t.change.id, t.id, mixed.PropChange, ErrUnsupported)
 		}
-		if column, why := mixed.BadKey(schema); column != "" {
+		if column, why := mixed.BadKey(schema, t.base.loaded.metadata.Properties()); column != "" {
 			return fmt.Errorf("%s: key column %q: %s: copy the rows into a table with a key of text: %w", t.id, column, why, ErrUnsupported)
 		}
 	}
@@ -241,6 +241,3 @@ func (f *File) Unreadable() string {
 
 // formatParquet is File.Format of what firn reads.
 const formatParquet = string(iceberg.ParquetFile)
-
-// Puffin reports whether the optimized sequence is in Puffin statistics, and not in a property.
-func (t *Table) Puffin() bool { return t.puffin }

@@ -285,7 +285,7 @@ func (a *adoption) check(ctx context.Context, floor changelog.SeqNum) error {
 	r := &a.report
 	r.Key, r.Partition = a.lake.Schemas().Current().KeyNames(), spec.Strings()
 	r.BaseFiles, r.DeleteFiles, r.ChangeFiles, r.Pending = found.BaseFiles, found.DeleteFiles, found.ChangeFiles, found.Pending
-	r.Puffin = a.lake.Puffin()
+	r.Puffin = a.lake.InPuffin()
 	r.Seq = max(floor, found.Released, changelog.SeqNum(max(last, 1))) //nolint:gosec // positive
 	return nil
 }
