@@ -29,9 +29,6 @@ var amoroRefused = map[string]string{
 	"key_uuid":     `key column "k": Amoro loses deletes of uuid keys`,
 	"key_binary":   `key column "k": Amoro loses deletes of binary keys`,
 	"key_fixed_16": `key column "k": Amoro loses deletes of fixed[16] keys`,
-
-	"unkeyed_day":     "a table without a key cannot have partitions yet",
-	"unkeyed_deletes": "a table without a key cannot have partitions yet",
 }
 
 // amoroUnread are those with ORC files, by the parts that have them.
@@ -224,7 +221,7 @@ func amoroTableFiles(t *testing.T, name string) {
 }
 
 // adoptSome are the tables that TestAdoptAmoro takes, for adoptBatches batches; FIRN_AMORO=all: all, for 20.
-var adoptSome = []string{"evolved", "opt_positions", "part_two", "unkeyed"}
+var adoptSome = []string{"evolved", "opt_positions", "part_two", "unkeyed_deletes"}
 
 const adoptBatches = 4
 

@@ -24,7 +24,7 @@ func TestUsageErrors(t *testing.T) {
 	for args, want := range map[string]string{
 		"nosuch":                            `firn has no verb "nosuch" (there are bench, config, demo, dump, get, `,
 		"nosuch --server x":                 `firn has no verb "nosuch"`,
-		"table drop x":                      `firn table has no verb "drop" (there are files, list, show, snapshots)`,
+		"table drop x":                      `firn table has no verb "drop" (there are adopt, files, list, release, show, snapshots)`,
 		"table nosuch":                      `firn table has no verb "nosuch"`,
 		"table lst":                         `did you mean list?`,
 		"parked nosuch":                     `firn parked has no verb "nosuch" (there are list, show)`,

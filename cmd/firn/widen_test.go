@@ -25,8 +25,8 @@ import (
 // TestKeyWidens: a wider key column is refused as long as files of the table are placed by the narrower one's hash. Where all are of the
 // root it is taken, all files after it are of the root, too, and its rows replace those of before, negative keys included.
 func TestKeyWidens(t *testing.T) {
-	for name, target := range map[string]int64{"base files of the root": 0, "base files of several nodes": 1000} {
-		t.Run(name, func(t *testing.T) { keyWidens(t, target) })
+	for name, buckets := range map[string]int{"base files of the root": 1, "base files of several nodes": 4} {
+		t.Run(name, func(t *testing.T) { keyWidens(t, buckets) })
 	}
 }
 
@@ -143,7 +143,7 @@ func TestKeyWidensBeside(t *testing.T) {
 	}
 }
 
-func keyWidens(t *testing.T, target int64) {
+func keyWidens(t *testing.T, buckets int) {
 	r := newWidenRig(t)
 	flusher := r.flusher(1)
 	refused := func(when string) {
@@ -155,8 +155,8 @@ func keyWidens(t *testing.T, target int64) {
 	put(-7, -6, -5, 1, 2, 3)
 	must(flusher.Flush(t.Context()))
 	refused("change files in four nodes")
-	round(optimizer.Rules{TargetBytes: target}) // from here on the change files are merged
-	if target > 0 {
+	round(optimizer.Rules{Buckets: buckets}) // from here on the change files are merged
+	if buckets > 1 {
 		refused("base files in four nodes")
 		return
 	}
