@@ -207,8 +207,8 @@ func (w *world) until(f func()) (died bool) {
 	return false
 }
 
-// TestCrashNodes cuts the power at points of majors that split the root's files into four nodes, while a flush and a minor come in
-// between, and put them together again. FIRN_CRASH_NODES=all takes every point, minutes long.
+// TestCrashNodes cuts the power at points of majors that split the root's files into four nodes, with a minor in between, and put
+// them together again. FIRN_CRASH_NODES=all takes every point, minutes long.
 func TestCrashNodes(t *testing.T) {
 	points := map[string]int{}
 	step := 13 * sweep

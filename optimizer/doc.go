@@ -9,8 +9,9 @@
 // What is to be done is decided by Plan, a pure function of file metadata, and carried out in three steps: write new
 // files, commit them to the base store (P2: under an id that is looked for; P3: under the table's epoch; only on the
 // snapshot that was planned on), and then move the position index, in one synced batch that names the new snapshot. A
-// crash between the last two leaves an index of another snapshot than the table's; it is built again from the base store's
-// key columns before the next merge, and so it is after a commit of somebody else.
+// crash between the last two leaves an index of another snapshot than the table's, and so does a commit of somebody else: before
+// the next merge the index follows by what is different between the two snapshots, or is built again from the base store's key
+// columns. What another optimizer committed is checked on the way: docs/0001-shared-tables.md.
 //
 // A table without a key has no change files and no index: its flushes go to the base store, beside a rewrite that is under
 // way. So a rewrite is committed on whatever snapshot is there, as long as its files are live and no delete has come for

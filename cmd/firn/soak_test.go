@@ -102,7 +102,7 @@ func TestSoakOptimizers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it takes half a minute")
 	}
-	total, err := time.ParseDuration(cmp.Or(os.Getenv("FIRN_SOAK"), "8s"))
+	total, err := time.ParseDuration(cmp.Or(os.Getenv("FIRN_SOAK"), "4s"))
 	if err != nil {
 		t.Fatalf("FIRN_SOAK: %v", err)
 	}
