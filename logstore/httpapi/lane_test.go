@@ -98,6 +98,7 @@ func responses(t *testing.T, raw string) []string {
 func TestLanes(t *testing.T) {
 	r, addr, _ := laneRig(t)
 	r.append(r.change(changelog.OpCreate, "eu", 7, 5, 0), r.change(changelog.OpCreate, "a,b/c", 1, 1, 1), r.change(changelog.OpCreate, "", 2, 1, 2))
+	r.counted()
 	plain := r.server.Listener.Addr().String()
 	const rows = "GET /v1/tables/shop.orders/rows/"
 	const host = " HTTP/1.1\r\nHost: x\r\n"

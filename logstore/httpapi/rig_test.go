@@ -80,6 +80,17 @@ func (r *rig) must(err error) {
 	}
 }
 
+// counted returns once the number of rows is known: they are counted beside the caller, so that on a slow machine the first answers do
+// not have it.
+func (r *rig) counted() {
+	r.t.Helper()
+	for known := false; !known; {
+		var err error
+		_, known, err = r.store.RowCount(r.t.Context(), r.table.ID)
+		r.must(err)
+	}
+}
+
 // change is one change of an order; total "" is a delete.
 func (r *rig) change(op changelog.Op, region string, id int64, total byte, offset int64) changelog.Change {
 	s := r.table.Schemas[0]

@@ -69,6 +69,7 @@ func TestTables(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Sources, o.Lake = sources, fakeLake{} })
 	r.upserts(1, 3)
 	r.must(r.reg.UpdateProgress(t.Context(), r.table.ID, func(p *state.Progress) { p.Flushed, p.Optimized = 2, 1 }))
+	r.counted()
 	summary := `"name":"shop.orders","format":"mixed-iceberg","key":["region","id"],"applied":3,"flushed":2,"optimized":1,"rows":3,"lag_seconds":0`
 	if a := r.get("/v1/tables"); a.body != `{"tables":[{`+summary+"}]}\n" {
 		t.Errorf("list: %s", a.body)
