@@ -21,7 +21,7 @@ func small(target int64) Options {
 // over restarts and changes of schema of all kinds, and compares base store, merged view and position index with the model after each.
 func TestModel(t *testing.T) {
 	seeds := 6
-	if testing.Short() {
+	if testing.Short() || sweep > 1 {
 		seeds = 2
 	}
 	specs := [][]string{nil, {"truncate(2, v)"}, nil, {"flag", "bucket(2, a)"}, nil, {"truncate(1, b)"}}

@@ -99,7 +99,7 @@ func (w *world) setBuckets(base, change int) {
 // its file, and the position index is right.
 func TestNodesModel(t *testing.T) {
 	seeds := 3
-	if testing.Short() {
+	if testing.Short() || sweep > 1 {
 		seeds = 1
 	}
 	seen := map[mixed.TreeNode]bool{}

@@ -19,7 +19,7 @@ var specs = [][]string{nil, {"bucket(4, id)"}, {"truncate(2, v)"}, {"truncate(2,
 // TestFlush flushes random histories, with cuts in the middle of records and schema changes, and holds the lake against
 // the model and the log.
 func TestFlush(t *testing.T) {
-	for seed := range uint64(16) {
+	for seed := range uint64(16 / sweep) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			w := newWorld(t, seed)
 			w.parts = specs[seed%uint64(len(specs))]

@@ -25,7 +25,7 @@ func bags() map[string]func(testing.TB, uint64) *world {
 // batches of all sizes, with schema changes, and holds the lake against the model after each.
 func TestUnkeyed(t *testing.T) {
 	for name, world := range bags() {
-		for seed := range uint64(12) {
+		for seed := range uint64(12 / sweep) {
 			t.Run(fmt.Sprint(name, "/seed=", seed), func(t *testing.T) { unkeyedHistory(t, world(t, seed)) })
 		}
 	}
