@@ -21,9 +21,10 @@ func small(target int64) Options {
 // over restarts and changes of schema of all kinds, and compares base store, merged view and position index with the model after each.
 func TestModel(t *testing.T) {
 	seeds := 6
-	if testing.Short() || sweep > 1 {
+	if testing.Short() {
 		seeds = 2
 	}
+	seeds = max(1, seeds/sweep)
 	specs := [][]string{nil, {"truncate(2, v)"}, nil, {"flag", "bucket(2, a)"}, nil, {"truncate(1, b)"}}
 	for seed := range seeds {
 		w := newPartedWorld(t, map[string]string{"change.data.ttl.minutes": "0", "snapshot.keep.duration": "0s", "snapshot.keep.min-count": "3"}, specs[seed%len(specs)]...)

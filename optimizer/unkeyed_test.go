@@ -239,6 +239,9 @@ func (b *bag) dataFiles() (n int) {
 // nothing to do.
 func TestUnkeyed(t *testing.T) {
 	for name, terms := range bagSpecs {
+		if sweep > 1 && len(terms) == 0 {
+			continue // the other takes the same ways
+		}
 		t.Run(name, func(t *testing.T) { unkeyedLife(t, terms) })
 	}
 }
