@@ -134,7 +134,7 @@ func moved(old, s *changelog.Schema, v []changelog.Value) []changelog.Value {
 // TestEvolveWhileFlushing: after every step of any kind, log, union, merged rows and feed equal the model, with rows of all
 // schemas in the log and in the change files, over crashes (P1, P5).
 func TestEvolveWhileFlushing(t *testing.T) {
-	for seed := range uint64(max(1, 4/sweep)) {
+	for seed := range max(uint64(1), 4/sweep) {
 		w := newWorld(t, 100+seed)
 		n := w.open()
 		f := w.flusher(n, nil)
