@@ -54,13 +54,11 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	if err := s.index(ctx, o, l); err != nil {
 		return nil, err
 	}
-	if s.reg != nil {
-		placed, err := s.place(ctx, l)
-		if err != nil {
-			return nil, err
-		}
-		defer placed()
+	placed, err := s.place(ctx, l)
+	if err != nil {
+		return nil, err
 	}
+	defer placed()
 	c := table.BaseCommit{Optimized: l.optimizedAfter(tasks), From: map[string]int64{}}
 	gone := map[string]bool{}
 	var merges []*merge
@@ -102,15 +100,15 @@ func (o *Optimizer) runMerge(ctx context.Context, l *lake, tasks []Task, s *tabl
 	})
 }
 
-// place keeps the types of the key as they are while base files are placed by their hash. The registry may know of wider ones before
-// the lake does.
+// place keeps the types of the key as they are while base files are placed by their hash; l.rules are then as these types ask for.
 func (s *tableState) place(ctx context.Context, l *lake) (done func(), err error) {
+	if s.reg == nil {
+		return func() {}, nil
+	}
 	if done, err = s.reg.Place(ctx, s.id); err != nil {
 		return nil, fmt.Errorf("optimize %s: %w", s.name, err)
 	}
-	if entry, ok := s.reg.ByID(s.id); ok {
-		l.rules.Buckets = mixed.Buckets(entry.Schemas, l.rules.Buckets)
-	}
+	s.fitBuckets(l)
 	return done, nil
 }
 
@@ -177,6 +175,14 @@ func (o *Optimizer) publish(ctx context.Context, l *lake, who owner, done []Done
 }
 
 func (o *Optimizer) runRewrite(ctx context.Context, l *lake, task Task, s *tableState, who owner, out *outputs) ([]Done, error) {
+	placed, err := s.place(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	defer placed()
+	if l.rules.Buckets == 1 {
+		task.Spread = 1 // the plan may be older than a wider key
+	}
 	rows, err := rewrite(ctx, l, task, out)
 	if err != nil {
 		return nil, abandon(out, err)

@@ -12,6 +12,7 @@ import (
 
 	"firn/changelog"
 	"firn/changelog/datafile"
+	"firn/changelog/mixed"
 	"firn/changelog/table"
 	"firn/state"
 )
@@ -103,9 +104,20 @@ func (o *Optimizer) look(ctx context.Context, s *tableState) (*lake, error) {
 		return nil, err
 	}
 	s.counts = l.counts
+	s.fitBuckets(l)
 	l.view.LastMinor = s.lastMinor
 	o.metrics.saw(l, o.options.Now())
 	return l, nil
+}
+
+// fitBuckets keeps rows at the root if a key's hash has changed: the registry may know of a wider type before the lake does.
+func (s *tableState) fitBuckets(l *lake) {
+	if s.reg == nil {
+		return
+	}
+	if entry, ok := s.reg.ByID(s.id); ok {
+		l.rules.Buckets = mixed.Buckets(entry.Schemas, l.rules.Buckets)
+	}
 }
 
 // owner says in whose name to commit. Whoever is not the table's writer (by hand, or before the flusher has claimed its

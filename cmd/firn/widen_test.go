@@ -89,10 +89,12 @@ func (r *widenRig) flusher(rows int) *flush.Flusher {
 	return must(must(flush.New(r.store, r.registry, r.catalog, flush.Options{BucketRows: rows, Buckets: 4})).Flusher(r.id))
 }
 
-func (r *widenRig) minor(rules optimizer.Rules) {
+func (r *widenRig) minor(rules optimizer.Rules) { r.t.Helper(); r.optimize(rules, optimizer.Minor) }
+
+func (r *widenRig) optimize(rules optimizer.Rules, kind optimizer.Type) {
 	r.t.Helper()
 	opt := must(optimizer.New(r.catalog, r.registry, optimizer.Options{Rules: rules}))
-	must(opt.Once(r.t.Context(), "shop.t", optimizer.Minor, false))
+	must(opt.Once(r.t.Context(), "shop.t", kind, false))
 }
 
 func (r *widenRig) refused(when string, err error) {
@@ -103,12 +105,12 @@ func (r *widenRig) refused(when string, err error) {
 	}
 }
 
-// TestKeyWidensBeside: a wider key column waits for a flush and for a merge that are under way, and is refused when they have placed
-// files by the narrower one's hash.
+// TestKeyWidensBeside: a wider key column waits for a flush, a merge and a rewrite that are under way, and is refused when they have
+// placed files by the narrower one's hash.
 func TestKeyWidensBeside(t *testing.T) {
-	for name, merging := range map[string]bool{"flush": false, "merge": true} {
+	for _, name := range []string{"flush", "merge", "rewrite"} {
 		t.Run(name, func(t *testing.T) {
-			r := newWidenRig(t)
+			r, merging := newWidenRig(t), name != "flush"
 			work := func() { must(r.flusher(1).Flush(t.Context())) }
 			for id := range int64(1000) {
 				r.put(id)
@@ -116,6 +118,10 @@ func TestKeyWidensBeside(t *testing.T) {
 			if merging { // of files of the root
 				must(r.flusher(10_000).Flush(t.Context()))
 				work = func() { r.minor(optimizer.Rules{TargetBytes: 1000}) }
+			}
+			if name == "rewrite" {
+				r.minor(optimizer.Rules{Buckets: 1})
+				work = func() { r.optimize(optimizer.Rules{Buckets: 4}, optimizer.Major) }
 			}
 			answer, began := make(chan error, 1), false
 			r.hook = func(_ context.Context, a table.Attempt, commit func() error) error {
@@ -140,6 +146,35 @@ func TestKeyWidensBeside(t *testing.T) {
 			}
 			r.refused("after the "+name, <-answer)
 		})
+	}
+}
+
+// TestKeyWidensFirst: a rewrite that was planned over several nodes when the key's type was narrower leaves its rows at the root.
+func TestKeyWidensFirst(t *testing.T) {
+	r := newWidenRig(t)
+	for id := range int64(100) {
+		r.put(-id)
+	}
+	must(r.flusher(10_000).Flush(t.Context()))
+	r.minor(optimizer.Rules{Buckets: 1})
+	release := must(r.registry.HoldPlacing(t.Context(), r.id))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.optimize(optimizer.Rules{Buckets: 4}, optimizer.Major)
+	}()
+	select {
+	case <-done:
+		t.Fatal("it did not wait")
+	case <-time.After(100 * time.Millisecond): // planned, and waiting: that shows in nothing else
+	}
+	must(r.registry.AddSchema(t.Context(), r.id, r.wide))
+	release()
+	<-done
+	for _, f := range must(must(r.catalog.Load(t.Context(), "shop.t")).Base().Files(t.Context())) {
+		if f.Info.Node.Mask != 0 {
+			t.Errorf("%s is not of the root", f.Path)
+		}
 	}
 }
 
