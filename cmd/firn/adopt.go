@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -40,54 +39,6 @@ type adoptReport struct {
 
 // adoptPrefix begins the commit ids of adoptions.
 const adoptPrefix = "adopt-"
-
-// parts are the opened parts of a data directory and its lake, while no server runs.
-type parts struct {
-	cfg      *Config
-	db       *logstore.DB
-	registry *state.Registry
-	store    *logstore.Store
-	catalog  *table.Catalog
-	log      *slog.Logger
-}
-
-// openParts opens the data directory, which must not be in use, and the lake of a configuration.
-func openParts(ctx context.Context, cfg *Config) (_ *parts, err error) {
-	p := &parts{cfg: cfg, log: slog.New(slog.DiscardHandler)}
-	defer func() {
-		if err != nil {
-			err = &exitError{exitOpen, cfg.hidden(errors.Join(err, p.close()))}
-		}
-	}()
-	o := logstore.Options{MemoryBytes: int64(cfg.Limits.Memory) / 4, TrimInterval: -1, MinFreeBytes: -1}
-	if p.db, err = openData(cfg.Data, o); err != nil {
-		return nil, err
-	}
-	if p.registry, err = state.OpenRegistry(p.db.DB); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.Data, err)
-	}
-	if p.store, err = logstore.Open(p.db, p.registry, o); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.Data, err)
-	}
-	p.catalog, err = openCatalog(ctx, cfg.Catalog, p.log)
-	return p, err
-}
-
-// close ends what openParts opened. It may be repeated.
-func (p *parts) close() error {
-	var errs []error
-	defer func() { p.store, p.db, p.catalog = nil, nil, nil }()
-	if p.store != nil {
-		errs = append(errs, p.store.Close())
-	}
-	if p.db != nil {
-		errs = append(errs, p.db.Close())
-	}
-	if p.catalog != nil {
-		errs = append(errs, p.catalog.Close())
-	}
-	return errors.Join(errs...)
-}
 
 // withParts opens what a configuration file names and calls use with it.
 func withParts(ctx context.Context, config string, use func(*parts) error) (err error) {

@@ -126,7 +126,7 @@ func (w *adopted) feeds() {
 func restart(t *testing.T, config string) {
 	t.Helper()
 	p := openTestParts(t, config)
-	s := &server{cfg: p.cfg, log: p.cfg.newLogger(nil, t.Output()), registry: p.registry, store: p.store, catalog: p.catalog}
+	s := &server{parts: parts{cfg: p.cfg, log: p.cfg.newLogger(nil, t.Output()), registry: p.registry, store: p.store, catalog: p.catalog}}
 	if err := errors.Join(s.restoreTables(t.Context()), p.close()); err != nil {
 		t.Fatal(err)
 	}

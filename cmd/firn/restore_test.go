@@ -18,7 +18,7 @@ import (
 func emptyServer(t *testing.T, b *badLake) *server {
 	t.Helper()
 	o := logstore.Options{MinFreeBytes: -1, MemoryBytes: 32 << 20, TrimInterval: -1}
-	s := &server{cfg: defaultConfig(), log: defaultConfig().newLogger(nil, t.Output()), catalog: b.catalog}
+	s := &server{parts: parts{cfg: defaultConfig(), log: defaultConfig().newLogger(nil, t.Output()), catalog: b.catalog}}
 	s.cfg.Sources = []SourceConfig{{Name: "shop"}}
 	var err error
 	s.db, err = openData(filepath.Join(t.TempDir(), "data"), o)

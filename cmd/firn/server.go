@@ -31,15 +31,11 @@ import (
 // server is everything that runs in `firn serve` and `firn demo`. openServer makes it, run runs it, close ends what is
 // open.
 type server struct {
-	cfg     *Config
-	log     *slog.Logger
+	parts
+
 	level   *slog.LevelVar
 	metrics *prometheus.Registry
 
-	db        *logstore.DB
-	registry  *state.Registry
-	store     *logstore.Store
-	catalog   *table.Catalog
 	flushers  *flush.Set
 	optimizer *optimizer.Optimizer
 	pipeline  *ingest.Pipeline
@@ -50,7 +46,7 @@ type server struct {
 
 // openServer opens all parts of a server and listens. Each error says which setting it is about.
 func openServer(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.LevelVar) (_ *server, err error) {
-	s := &server{cfg: cfg, log: log, level: level, metrics: prometheus.NewRegistry()}
+	s := &server{parts: parts{cfg: cfg, log: log}, level: level, metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -65,7 +61,7 @@ func openServer(ctx context.Context, cfg *Config, log *slog.Logger, level *slog.
 	if s.admin, err = listen(ctx, "listen.admin", cfg.Listen.Admin); err != nil {
 		return nil, err
 	}
-	if err := s.openStores(ctx); err != nil {
+	if err := s.open(ctx, s.storeOptions()); err != nil {
 		return nil, err
 	}
 	if err := s.openStages(ctx); err != nil {
@@ -93,23 +89,6 @@ func listen(ctx context.Context, key, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return l, nil
-}
-
-func (s *server) openStores(ctx context.Context) (err error) {
-	begin := time.Now()
-	opts := s.storeOptions()
-	if s.db, err = openData(s.cfg.Data, opts); err != nil {
-		return err
-	}
-	if s.registry, err = state.OpenRegistry(s.db.DB); err != nil {
-		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
-	}
-	if s.store, err = logstore.Open(s.db, s.registry, opts); err != nil {
-		return fmt.Errorf("data directory %s: %w", s.cfg.Data, err)
-	}
-	s.log.InfoContext(ctx, "data directory is open", "dir", s.cfg.Data, "took", time.Since(begin))
-	s.catalog, err = openCatalog(ctx, s.cfg.Catalog, s.log)
-	return err
 }
 
 func (s *server) storeOptions() logstore.Options {
@@ -269,16 +248,7 @@ func (s *server) unready() []string {
 
 // close ends what openServer opened, in the order in which the parts need each other. run has returned.
 func (s *server) close() error {
-	var errs []error
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
-	}
-	if s.db != nil {
-		errs = append(errs, s.db.Close())
-	}
-	if s.catalog != nil {
-		errs = append(errs, s.catalog.Close())
-	}
+	errs := []error{s.parts.close()}
 	for _, l := range []net.Listener{s.data, s.admin} {
 		if l == nil {
 			continue
