@@ -26,7 +26,7 @@ func (c cell) String() string { return "key=" + c.key + " part=" + c.part + " ev
 type column struct {
 	name   string
 	typ    *changelog.Type
-	values []any // what boxed returns
+	values []any // what boxed returns; a key column with nil among them is optional
 }
 
 func prim(k changelog.Kind) *changelog.Type { return changelog.Primitive(k) }
@@ -61,12 +61,16 @@ var keys = []struct {
 		{"k2", prim(changelog.Date), integers(-1, 20_000, 20_001)},
 		{"k3", prim(changelog.String), []any{"x", "日本", "x,y", "y", "z"}},
 	}},
+	{"string or null", []column{keyColumn("k", prim(changelog.String), nil, "", "null", "a", "日本")}},
+	{"int or null,string or null", []column{
+		{"k", prim(changelog.Int), []any{nil, int64(0), int64(-7)}},
+		{"k2", prim(changelog.String), []any{nil, "", "null", "a", "ä/%", "b", "c", "d", "日本", "e", "f"}},
+	}},
 }
 
 // unfit are key types of the spec that have no cells, each with its reason.
 var unfit = [][2]string{
 	{"uuid, binary, fixed", "Amoro loses their deletes in Parquet (spec 6.2); as text, which design section 7 makes of them, they are the cells of string and uuid as text"},
-	{"null", "key columns are required (spec 1.2 advises it): an event with a null in its key is parked"},
 }
 
 var (
@@ -170,19 +174,32 @@ func (c cell) variant(seed uint64) []string {
 	return out
 }
 
-// evolutions are the steps that a cell's tables take while they live, each a function of the schema before it.
-var evolutions = []struct {
-	name  string
-	steps []func(*changelog.Schema) changelog.Evolution
-}{
+type (
+	// evolution is a row of steps that a cell's tables take while they live.
+	evolution struct {
+		name  string
+		steps []step
+	}
+	// step makes the next schema from the one before it.
+	step func(*changelog.Schema) changelog.Evolution
+)
+
+var evolutions = []evolution{
 	{"none", nil},
-	{"add", []func(*changelog.Schema) changelog.Evolution{add}},
-	{"widen", []func(*changelog.Schema) changelog.Evolution{widen}},
-	{"drop", []func(*changelog.Schema) changelog.Evolution{drop}},
-	{"rename", []func(*changelog.Schema) changelog.Evolution{rename}},
-	{"reorder", []func(*changelog.Schema) changelog.Evolution{reorder}},
-	{"all", []func(*changelog.Schema) changelog.Evolution{add, widen, drop, rename, reorder, again}},
+	{"add", []step{add}},
+	{"widen", []step{widen}},
+	{"drop", []step{drop}},
+	{"rename", []step{rename}},
+	{"reorder", []step{reorder}},
+	{"all", []step{add, widen, drop, rename, reorder, again}},
 }
+
+// keyWiden is the evolution of cells beside the cross: few types of key have a wider one. Its tables have one tree node as long as
+// firn asks it of a table whose key is to widen: until it has.
+var keyWiden = evolution{"widen key", []step{widenKey}}
+
+// wideKeys are the keys with a column that widenKey widens. A float key has no wider one: firn refuses it, as a key's bytes would change.
+var wideKeys = []string{"int", "decimal(9,2)", "boolean,int", "int,string", "int or null,string or null"}
 
 func add(*changelog.Schema) changelog.Evolution {
 	return changelog.Evolution{Add: []changelog.Column{{Name: "a1", Type: prim(changelog.Long)}, {Name: "a2", Type: changelog.DecimalOf(20, 3)}}}
@@ -192,6 +209,20 @@ func widen(*changelog.Schema) changelog.Evolution {
 	return changelog.Evolution{Widen: map[string]*changelog.Type{
 		"n": prim(changelog.Long), "f": prim(changelog.Double), "d": changelog.DecimalOf(30, 4), "l": changelog.ListOf(prim(changelog.Long)),
 	}}
+}
+
+func widenKey(s *changelog.Schema) changelog.Evolution {
+	wider := map[string]*changelog.Type{}
+	for _, o := range s.KeyOrdinals() {
+		switch c := s.Columns[o]; c.Type.Kind {
+		case changelog.Int:
+			wider[c.Name] = prim(changelog.Long)
+		case changelog.Decimal:
+			wider[c.Name] = changelog.DecimalOf(c.Type.Precision+20, c.Type.Scale) // from an int32 in Parquet to fixed bytes
+		default:
+		}
+	}
+	return changelog.Evolution{Widen: wider}
 }
 
 func drop(*changelog.Schema) changelog.Evolution {
@@ -231,6 +262,13 @@ func cells(size string) []cell {
 				default:
 					out = append(out, cell{key, part.name, evo.name})
 				}
+			}
+		}
+	}
+	for k, key := range wideKeys {
+		for p, part := range partitionings {
+			if size == "full" || size == "default" && (k+p)%2 == 0 || size == "small" && p == 3*k%len(partitionings) {
+				out = append(out, cell{key, part.name, keyWiden.name})
 			}
 		}
 	}

@@ -103,6 +103,7 @@ func newHistory(ctx context.Context, l *lake, c cell, seed uint64, name string) 
 	s := must(changelog.NewSchema(columns, key))
 	for i, col := range c.columns() {
 		h.domain[s.Columns[i].ID] = col.values
+		s.Columns[i].Required = s.Columns[i].Required && !slices.Contains(col.values, nil)
 	}
 	h.schemas = changelog.Schemas{s}
 	spec := must(changelog.ParsePartition(h.terms))
@@ -165,8 +166,8 @@ func (h *history) play() {
 	h.conditions = h.filters()
 }
 
-func (h *history) evolution() []func(*changelog.Schema) changelog.Evolution {
-	for _, e := range evolutions {
+func (h *history) evolution() []step {
+	for _, e := range append(evolutions, keyWiden) {
 		if e.name == h.evo {
 			return e.steps
 		}
@@ -308,7 +309,7 @@ func (h *history) bagChange() changelog.Change {
 // flush brings all of the log into the lake, by a flusher as after a start.
 func (h *history) flush() {
 	f := must(must(flush.New(h.store, h.reg, h.catalog, flush.Options{
-		MaxRows: 4 + h.r.IntN(60), BucketRows: 1 + h.r.IntN(30), Buckets: []int{1, 2, 4}[h.r.IntN(3)],
+		MaxRows: 4 + h.r.IntN(60), BucketRows: 1 + h.r.IntN(30), Buckets: h.buckets([]int{1, 2, 4}[h.r.IntN(3)]),
 	})).Flusher(h.id))
 	for last := changelog.SeqNum(0); ; {
 		seq, err := f.Flush(h.ctx)
@@ -324,10 +325,19 @@ func (h *history) flush() {
 	h.verify("flush")
 }
 
+// buckets is what the settings say of the number of tree nodes: one if a key is to widen, as firn demands; once it has, firn itself
+// keeps to the root whatever they say.
+func (h *history) buckets(n int) int {
+	if h.evo == keyWiden.name && len(h.schemas) == 1 {
+		return 1
+	}
+	return n
+}
+
 // rules make rounds of a few rows do what production does with millions.
 func (h *history) optimizer() *optimizer.Optimizer {
 	return must(optimizer.New(h.catalog, h.reg, optimizer.Options{Rules: optimizer.Rules{
-		TargetBytes: []int64{20_000, 2000, 6000}[h.seed%3], FanIn: 3, MaxDeletes: 3, Buckets: []int{1, 4}[h.seed%2],
+		TargetBytes: []int64{20_000, 2000, 6000}[h.seed%3], FanIn: 3, MaxDeletes: 3, Buckets: h.buckets([]int{1, 4}[h.seed%2]),
 		KeepSnapshots: 3, KeepAge: time.Nanosecond, ChangeTTL: time.Nanosecond,
 	}}))
 }
