@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/apache/iceberg-go"
 	ice "github.com/apache/iceberg-go/table"
 )
@@ -29,6 +31,46 @@ func metricsProperties(props iceberg.Properties) iceberg.Properties {
 		}
 	}
 	return props
+}
+
+// flatten makes the members of structs columns of their own for the library, which keeps no bounds of what is nested; Iceberg's Java
+// library does, of all but repeated values. Files without structs stay as they are.
+func flatten(args *ice.DataFileArgs, footer Footer) error {
+	if !slices.ContainsFunc(args.Schema.Fields(), func(f iceberg.NestedField) bool { _, is := f.Type.(*iceberg.StructType); return is }) {
+		return nil
+	}
+	var leaves schema.FieldList
+	var columns []iceberg.NestedField
+	props := maps.Clone(args.Properties)
+	for i := range footer.Schema.NumColumns() {
+		leaf := footer.Schema.Column(i)
+		node, id := leaf.SchemaNode(), int(leaf.SchemaNode().FieldID())
+		typ, ok := args.Schema.FindTypeByID(id)
+		if !ok {
+			return fmt.Errorf("column %s has field id %d, which is not in the schema: %w", leaf.Path(), id, ErrCorrupt)
+		}
+		name := leaf.Path() // with a dot in it the library takes it for nested
+		if leaf.MaxRepetitionLevel() == 0 {
+			name = strings.Join(leaf.ColumnPath(), "\x00") // which is in no name
+			if mode, ok := props[ice.MetricsModeColumnConfPrefix+"."+leaf.Path()]; ok {
+				props[ice.MetricsModeColumnConfPrefix+"."+name] = mode
+			}
+		}
+		primitive, err := schema.NewPrimitiveNodeLogical(name, node.RepetitionType(), node.LogicalType(), leaf.PhysicalType(), leaf.TypeLength(), node.FieldID())
+		if err != nil {
+			return fmt.Errorf("column %s: %w", leaf.Path(), err)
+		}
+		primitive.ColumnOrder = leaf.ColumnOrder()
+		leaves, columns = append(leaves, primitive), append(columns, iceberg.NestedField{ID: id, Name: name, Type: typ})
+	}
+	root, err := schema.NewGroupNode("schema", parquet.Repetitions.Repeated, leaves, -1)
+	if err != nil {
+		return fmt.Errorf("schema of the footer: %w", err)
+	}
+	flat := *footer
+	flat.Schema = schema.NewSchema(root)
+	args.Metadata, args.Schema, args.Properties = &flat, iceberg.NewSchema(args.Schema.ID, columns...), props
+	return nil
 }
 
 // amended returns what the library made of a footer, with the counts of values that are no number, which footers do not have, and

@@ -122,6 +122,48 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestMemberBounds: the members of structs have bounds as columns have, by their own modes; what is in lists and maps has none.
+func TestMemberBounds(t *testing.T) {
+	str, long := changelog.Primitive(changelog.String), changelog.Primitive(changelog.Long)
+	in := &changelog.Type{Kind: changelog.Struct, Fields: []changelog.Column{{Name: "m", Type: changelog.DecimalOf(9, 2)}, {Name: "l", Type: changelog.ListOf(long)}}}
+	out := &changelog.Type{Kind: changelog.Struct, Fields: []changelog.Column{{Name: "n", Type: str}, {Name: "in", Type: in}}}
+	for name, c := range map[string]struct {
+		props map[string]string
+		upper string
+	}{
+		"as columns":          {nil, "bbbbbbbbbbbbbbbc"},
+		"a member's own mode": {map[string]string{"write.metadata.metrics.column.c.n": "truncate(2)"}, "bc"},
+	} {
+		s, err := changelog.NewSchema([]changelog.Column{{Name: "id", Type: long}, {Name: "c", Type: out}}, []string{"id"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := s.Columns[1].Type
+		in := out.Fields[1].Type
+		row := func(text string, amount byte) []changelog.Value {
+			list := changelog.Value{B: changelog.AppendList(nil, in.Fields[1].Type, []changelog.Value{{I: 7}})}
+			inner := changelog.AppendStruct(nil, in, []changelog.Value{{B: []byte{amount}}, list})
+			return []changelog.Value{{B: changelog.AppendStruct(nil, out, []changelog.Value{{B: []byte(text)}, {B: inner}})}}
+		}
+		null := []changelog.Value{changelog.NullValue}
+		m := measured(t, c.props, s, row(strings.Repeat("b", 20), 3), null, row("a", 0xff), null, null)
+		upper := show(m.Upper, out.Fields[0].ID)
+		if upper != c.upper && upper != hex.EncodeToString([]byte(c.upper)) {
+			t.Errorf("%s: upper bound of a text %s, want %s", name, upper, c.upper)
+		}
+		if lower, upper := show(m.Lower, in.Fields[0].ID), show(m.Upper, in.Fields[0].ID); lower != "ff" || upper != "03" {
+			t.Errorf("%s: bounds of a decimal %s, %s", name, lower, upper)
+		}
+		element := in.Fields[1].Type.Fields[0].ID
+		if m := measured(t, nil, s, null, null); len(m.Lower) != 1 || len(m.Upper) != 1 {
+			t.Errorf("nulls: %+v", m)
+		}
+		if _, bounded := m.Lower[element]; bounded || m.Values[element] == 0 || show(m.Lower, 1) == "none" {
+			t.Errorf("%s: %+v", name, m)
+		}
+	}
+}
+
 func show(bounds map[int][]byte, id int) string {
 	b, ok := bounds[id]
 	if !ok {

@@ -54,6 +54,9 @@ func (s *Store) dataFiles(files []NewFile, content iceberg.ManifestEntryContent)
 		}
 		if content == iceberg.EntryContentData {
 			args.Schema = icebergSchema(f.Schema, f.Offset)
+			if err := flatten(&args, f.Footer); err != nil {
+				return nil, fmt.Errorf("file %s: %w", f.Path, err)
+			}
 		} else {
 			args.Schema = iceberg.PositionalDeleteSchema
 			// Whole paths as bounds: a reader then knows a file of deletes that names one data file.
