@@ -104,7 +104,8 @@ func (h *history) filters() []*filter {
 			continue
 		default:
 		}
-		if domain := h.domain[c.ID]; sourced || first {
+		domain := slices.DeleteFunc(slices.Clone(h.domain[c.ID]), func(v any) bool { return v == nil })
+		if sourced || first {
 			v := domain[h.r.IntN(len(domain))]
 			if s, ok := v.(string); ok && strings.ContainsAny(s, "\t\n") {
 				v = "a"
