@@ -47,8 +47,9 @@ fuzz: ## every FuzzXxx for FUZZTIME (20s)
 	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' . | sed 's|/[^/]*_test.go:func | |' | sort -u | \
 	while read -r dir name; do echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $(ARGS) "$$dir"; done
 
-amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on each (minutes)
-	FIRN_AMORO=all go test -tags '$(TAGS)' -count=1 -timeout 30m -run '^Test(AmoroTables|AdoptAmoro)$$' -v $(ARGS) ./cmd/firn
+amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on each, checked by Iceberg's Java library (minutes)
+	@peer='$(CURDIR)/deploy/peers/javaiceberg'; "$$peer/install" >/dev/null 2>&1 || { echo 'amoro: SKIPPED javaiceberg: it cannot be had here' >&2; peer=; }; \
+	FIRN_TEST_JAVAICEBERG="$$peer" FIRN_AMORO=all go test -tags '$(TAGS)' -count=1 -timeout 30m -run '^Test(AmoroTables|AdoptAmoro)$$' -v $(ARGS) ./cmd/firn
 
 crash: ## the tests that cut the power or kill the process, always anew
 	go test -tags '$(TAGS)' -count=1 -timeout 15m -run '(?i)crash|kill|power' $(ARGS) $(PKGS)

@@ -228,10 +228,26 @@ const adoptBatches = 4
 // TestAdoptAmoro adopts tables of Amoro, with change files that are not merged yet, and goes on with them as with its own: batches of
 // random changes through log and flush, with minor, major and full rounds in between. After each step the merged rows are those of a model that began
 // with Amoro's rows; at the end log, lookups and lake agree in all that verify looks at. Tables that cannot be had are refused by name.
+// FIRN_TEST_JAVAICEBERG=deploy/peers/javaiceberg (absolute): Iceberg's Java library then reads and checks them all.
 func TestAdoptAmoro(t *testing.T) {
 	names, config := amoroLake(t)
 	all := os.Getenv("FIRN_AMORO") == "all"
-	taken := 0
+	var taken []string
+	var before map[string]string
+	if javaPeer() != "" {
+		var adoptable []string
+		for _, name := range names {
+			if amoroRefused[name] == "" {
+				adoptable = append(adoptable, "amoro."+name)
+			}
+		}
+		before = javaReads(t, "check", adoptable)
+		for name, text := range before {
+			if text != "" {
+				t.Logf("check of %s as Amoro wrote it: %s", name, text)
+			}
+		}
+	}
 	for _, name := range names {
 		if why, no := amoroRefused[name]; no {
 			refusesAmoro(t, config, name, why)
@@ -240,10 +256,13 @@ func TestAdoptAmoro(t *testing.T) {
 		if !all && !slices.Contains(adoptSome, name) {
 			continue
 		}
-		taken++
+		taken = append(taken, "amoro."+name)
 		t.Run(name, func(t *testing.T) { adoptsAmoro(t, config, name) })
 	}
-	t.Logf("%d tables adopted", taken)
+	t.Logf("%d tables adopted", len(taken))
+	if javaPeer() != "" {
+		soundForJava(t, before, taken)
+	}
 }
 
 // refusesAmoro: nothing is written, neither to the lake nor to the data directory.
