@@ -11,8 +11,9 @@ import (
 var (
 	// ErrIncompatible reports a change of a column's type that Iceberg cannot make in place.
 	ErrIncompatible = errors.New("incompatible change of a column's type")
-	// ErrKeyColumn reports a step that a key column cannot take: it is never dropped, renamed or made optional.
-	ErrKeyColumn = errors.New("key columns are never dropped, renamed or made optional")
+	// ErrKeyColumn reports a step that a key column cannot take: it is never dropped, renamed or made optional, nor a float widened, as the
+	// bytes of its keys would change (AppendKey).
+	ErrKeyColumn = errors.New("key columns are never dropped, renamed or made optional, and those of floats never widened")
 )
 
 // Evolution is one step from a table's schema to the next. Columns are named as they are before the step, but in Order.
@@ -81,6 +82,9 @@ func (s *Schema) alter(n *Schema, e *Evolution) error {
 		}
 		if !c.Type.CanWidenTo(t) {
 			return fmt.Errorf("column %q from %s to %s: %w", name, c.Type, t, ErrIncompatible)
+		}
+		if c.Type.Kind != t.Kind && c.Type.Kind == Float && slices.Contains(s.Key, c.ID) {
+			return fmt.Errorf("widen column %q: %w", name, ErrKeyColumn)
 		}
 		c.Type = widenType(c.Type, t, &n.LastID)
 	}
@@ -174,7 +178,7 @@ func (h Schemas) Follows(next *Schema) error {
 	}
 	for _, id := range now.Key {
 		was, is := now.Columns[now.OrdinalOf(id)], next.Columns[next.OrdinalOf(id)]
-		if was.Name != is.Name || was.Required != is.Required {
+		if was.Name != is.Name || was.Required != is.Required || was.Type.Kind == Float && is.Type.Kind != Float {
 			return fmt.Errorf("schema %d, column %q: %w", next.ID, was.Name, ErrKeyColumn)
 		}
 	}

@@ -107,6 +107,30 @@ func TestApply(t *testing.T) {
 
 var errAny = errors.New("any")
 
+// TestFloatKey: a key of floats is never widened, neither by a step nor by a schema from elsewhere; one of ints keeps its bytes and may be.
+func TestFloatKey(t *testing.T) {
+	for from, c := range map[Kind]struct {
+		to  Kind
+		err error
+	}{Float: {Double, ErrKeyColumn}, Int: {Long, nil}} {
+		s, err := NewSchema([]Column{column("k", Primitive(from)), column("v", Primitive(Float))}, []string{"k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Evolve(nil, map[string]*Type{"k": Primitive(c.to)}); !errors.Is(err, c.err) {
+			t.Errorf("%s: %v", from, err)
+		}
+		next, err := s.Evolve(nil, map[string]*Type{"v": Primitive(Double)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.Columns[0].Type = Primitive(c.to)
+		if err := (Schemas{s}).Follows(next); !errors.Is(err, c.err) {
+			t.Errorf("%s elsewhere: %v", from, err)
+		}
+	}
+}
+
 // TestFollows: field ids are never used twice, the key stays, and Iceberg keeps no schema twice.
 func TestFollows(t *testing.T) {
 	s := evolvable(t)

@@ -227,9 +227,10 @@ func partingOf(got, want string) string {
 	return fmt.Sprintf("%d and %d bytes, from %d on: got …%s…, want …%s…", len(got), len(want), i, cut(got), cut(want))
 }
 
+// optimize runs a round that has something to do: two small files are enough for a major one.
 func (tt *typesTable) optimize(kind optimizer.Type) {
 	tt.t.Helper()
-	o := must(optimizer.New(tt.catalog, tt.reg, optimizer.Options{}))
+	o := must(optimizer.New(tt.catalog, tt.reg, optimizer.Options{Rules: optimizer.Rules{FanIn: 2}}))
 	r, err := o.Once(tt.t.Context(), "shop.types", kind, false)
 	if err != nil || len(r.Done) == 0 {
 		tt.t.Fatalf("%s: %v, %v", kind, r, err)
@@ -237,7 +238,7 @@ func (tt *typesTable) optimize(kind optimizer.Type) {
 }
 
 // TestEveryType takes every type of Iceberg v2, with its edges and in every place that a type can have, from the log through
-// flushes, minor and full rounds, and through the feed: each reader shows what went in. With FIRN_TYPES_DIR the lake stays in that directory,
+// flushes, minor, major and full rounds, and through the feed: each reader shows what went in. With FIRN_TYPES_DIR the lake stays in that directory,
 // beside the rows that a reader of the base store must show (types.base.jsonl): deploy/e2e/types.sh has others look.
 func TestEveryType(t *testing.T) {
 	r := newShopRigIn(t, typesDir(t))
@@ -268,6 +269,11 @@ func TestEveryType(t *testing.T) {
 	if code, _, text := tt.verify("shop.types", "--server", tt.at(), "--catalog-uri", tt.uri()); code != 0 {
 		t.Errorf("verify: %d\n%s", code, text)
 	}
+	tt.optimize(optimizer.Major)
+	tt.dump("after major", tt.want(), "base", "merged", "union")
+	tt.put(7, 16, 18, -1)
+	tt.flush()
+	tt.optimize(optimizer.Minor)
 	tt.optimize(optimizer.Full)
 	tt.dump("after full", tt.want(), "base", "merged", "union")
 	tt.feed()
