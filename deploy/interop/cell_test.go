@@ -198,6 +198,12 @@ var evolutions = []evolution{
 // firn asks it of a table whose key is to widen: until it has.
 var keyWiden = evolution{"widen key", []step{widenKey}}
 
+// partWiden is another: most partitionings have no column with a wider type.
+var partWiden = evolution{"widen partition", []step{widenPartition}}
+
+// wideParts are the partitionings of it, for one key and for none.
+var wideParts = []string{"identity", "bucket", "truncate", "two"}
+
 // wideKeys are the keys with a column that widenKey widens. A float key has no wider one: firn refuses it, as a key's bytes would change.
 var wideKeys = []string{"int", "decimal(9,2)", "boolean,int", "int,string", "int or null,string or null"}
 
@@ -223,6 +229,11 @@ func widenKey(s *changelog.Schema) changelog.Evolution {
 		}
 	}
 	return changelog.Evolution{Widen: wider}
+}
+
+// widenPartition widens i and dec: the values that they are partitioned by stay what they are.
+func widenPartition(*changelog.Schema) changelog.Evolution {
+	return changelog.Evolution{Widen: map[string]*changelog.Type{"i": prim(changelog.Long), "dec": changelog.DecimalOf(20, 2)}}
 }
 
 func drop(*changelog.Schema) changelog.Evolution {
@@ -263,6 +274,11 @@ func cells(size string) []cell {
 					out = append(out, cell{key, part.name, evo.name})
 				}
 			}
+		}
+	}
+	for _, part := range wideParts {
+		if size == "full" || size == "default" {
+			out = append(out, cell{"string", part, partWiden.name}, cell{unkeyed, part, partWiden.name})
 		}
 	}
 	for k, key := range wideKeys {

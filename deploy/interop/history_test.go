@@ -167,7 +167,7 @@ func (h *history) play() {
 }
 
 func (h *history) evolution() []step {
-	for _, e := range append(evolutions, keyWiden) {
+	for _, e := range append(evolutions, keyWiden, partWiden) {
 		if e.name == h.evo {
 			return e.steps
 		}
