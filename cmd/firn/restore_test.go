@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,5 +134,26 @@ func TestRestoreStopsAtOwn(t *testing.T) {
 	defer s.catalog.Close()
 	if err := s.restoreTables(t.Context()); !errors.Is(err, table.ErrCorrupt) || !strings.Contains(err.Error(), "shop.orders") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestWarnPartitions: a table that was made with other partitions than the configuration has now is named at the start, with both; others are not.
+func TestWarnPartitions(t *testing.T) {
+	b := newBadLake(t)
+	s := emptyServer(t, b)
+	var said strings.Builder
+	s.log = slog.New(slog.NewTextHandler(&said, nil))
+	s.cfg.Tables.Defaults.Partition = []string{"bucket(4, id)"}
+	for name, terms := range map[string][]string{"shop.same": {"bucket(4, id)"}, "shop.fewer": {"bucket(2, id)"}, "shop.none": nil} {
+		spec, err := changelog.ParsePartition(terms)
+		b.must(err)
+		_, err = s.registry.CreatePartitioned(t.Context(), name, b.schema(), spec, state.TopicRef{Source: "shop", Topic: name}, nil)
+		b.must(err)
+	}
+	s.warnPartitions()
+	text := said.String()
+	if strings.Count(text, "level=WARN") != 2 || strings.Contains(text, "shop.same") ||
+		!strings.Contains(text, `table=shop.fewer partition="bucket(2, id)" configured="bucket(4, id)"`) || !strings.Contains(text, `table=shop.none partition="" configured="bucket(4, id)"`) {
+		t.Error(text)
 	}
 }
