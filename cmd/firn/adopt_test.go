@@ -116,10 +116,36 @@ func (w *adopted) feeds() {
 		w.t.Errorf("%d changes", n)
 	}
 	for _, err := range files.Scan(ctx, w.entry, 50, 107) {
-		if !errors.Is(err, logstore.ErrTrimmed) {
+		if !errors.Is(err, logstore.ErrTrimmed) || !strings.Contains(err.Error(), "was adopted at change 87") {
 			w.t.Errorf("from before the adoption: %v", err)
 		}
 	}
+	w.withoutForeign(func() {
+		for _, err := range files.Scan(ctx, w.entry, 87, 107) {
+			w.must(err)
+		}
+	})
+}
+
+// withoutForeign runs f while the change files of before the adoption are away.
+func (w *adopted) withoutForeign(f func()) {
+	w.t.Helper()
+	lake, err := w.p.catalog.Load(w.t.Context(), w.entry.Name)
+	w.must(err)
+	all, err := lake.Change().Files(w.t.Context())
+	w.must(err)
+	away := 0
+	for _, file := range all {
+		if path := localPath(file.Path); file.Predates(87) {
+			away++
+			w.must(os.Rename(path, path+".away"))
+			defer func() { w.must(os.Rename(path+".away", path)) }()
+		}
+	}
+	if away == 0 {
+		w.t.Fatal("no change file is from before the adoption")
+	}
+	f()
 }
 
 // restart opens the data directory anew, as firn serve does, and closes it.
