@@ -22,12 +22,14 @@ import (
 type crasher struct {
 	w       *world
 	lucky   bool        // some unsynced data survives
+	always  bool        // all of Pebble's writes are points, once it is open
 	indexes atomic.Bool // between the commit to the lake and the end of the index batch
 
 	mu    sync.Mutex // Pebble's own goroutines come to points, too
 	left  int        // points to go
 	after *vfs.MemFS
 	where string
+	trace []string // the points that were passed
 }
 
 // point is one place to crash at; it reports whether the process is dead.
@@ -37,6 +39,7 @@ func (c *crasher) point(where string) bool {
 	if c.after != nil {
 		return true
 	}
+	c.trace = append(c.trace, where)
 	if c.left--; c.left == 0 {
 		cfg := vfs.CrashCloneCfg{}
 		if c.lucky {
@@ -186,8 +189,9 @@ func (w *world) crashable(c *crasher) {
 		return nil
 	})))
 	w.open()
+	c.indexes.Store(c.always)
 	w.opt.step = func(name string) error {
-		c.indexes.Store(name == "committed")
+		c.indexes.Store(c.always || name == "committed")
 		c.die(name)
 		return nil
 	}

@@ -135,9 +135,9 @@ type catchUp struct {
 	rows  int64 // read or looked up
 }
 
-// run goes from a snapshot to the current one. Where an optimizer other than firn's has committed it goes snapshot by snapshot, because each
-// of its commits is held against what was there before; else at once. Whole is what costs less than the difference: then nothing
-// is done here.
+// run goes from a snapshot to the current one. Where an optimizer has committed that does not look at what others did (another than firn's, or
+// firn's by hand, which has no index) it goes snapshot by snapshot, because each of its commits is held against what was there before; else at
+// once. Whole is what costs less than the difference: then nothing is done here.
 func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 	base := c.l.t.Base()
 	old := base.SnapshotOf(from)
@@ -152,7 +152,10 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 		return false, fmt.Errorf("the index knows %d data files and snapshot %d has %d: %w", len(known), from, len(at.data), errStale)
 	}
 	path, ancestor := base.Lineage(from)
-	strangers := slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) && !sn.Ours() })
+	strangers := slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) && !looked(&sn) })
+	if !ancestor && c.l.expiredSince(old) {
+		c.o.log.Warn("foreign commits cannot be checked: their snapshots have expired", "table", c.s.name, "snapshot", from)
+	}
 	if !ancestor || !strangers {
 		return false, c.atOnce(ctx, at)
 	}
@@ -166,19 +169,36 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 		if err != nil {
 			return again, err
 		}
-		if suspicious = suspicious || byOptimizer(&sn) && !sn.Ours(); suspicious && byOptimizer(&sn) {
-			mended, err := c.check(ctx, m)
-			if err != nil {
+		if suspicious = suspicious || byOptimizer(&sn) && !looked(&sn); suspicious && byOptimizer(&sn) {
+			if again, err = c.check(ctx, m); err != nil {
 				return again, err
 			}
-			again = again || mended
 		}
 		if err := m.apply(ctx); err != nil {
 			return again, err
 		}
-		c.moved, c.rows, at = c.moved+1, c.rows+m.rows, next
+		if err := c.o.step("moved"); err != nil {
+			return again, err
+		}
+		if c.moved, c.rows, at = c.moved+1, c.rows+m.rows, next; again {
+			break // there is a newer snapshot: what is left is checked, and mended, on that
+		}
 	}
 	return again, nil
+}
+
+// expiredSince reports whether snapshots between one that is kept and the head are gone: the head then comes after it, or after its like,
+// by a parent that nobody has. Else the store was put back.
+func (l *lake) expiredSince(old *table.Snapshot) bool {
+	sn := l.t.Base().Snapshot()
+	for sn != nil && sn.Sequence > old.Sequence && sn.Parent != 0 {
+		parent := l.t.Base().SnapshotOf(sn.Parent)
+		if parent != nil && parent.Sequence >= sn.Sequence {
+			return false // damaged
+		}
+		sn = parent
+	}
+	return sn == nil
 }
 
 // atOnce makes one move, unless building the index anew is less work.
@@ -195,9 +215,11 @@ func (c *catchUp) atOnce(ctx context.Context, at *baseState) error {
 		return nil
 	}
 	c.moved++
-	err = m.apply(ctx)
+	if err := m.apply(ctx); err != nil {
+		return err
+	}
 	c.rows += m.rows
-	return err
+	return c.o.step("moved")
 }
 
 // move is the difference between two base snapshots, for the position index.

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,15 +124,24 @@ func (s *tableState) fitBuckets(l *lake) {
 
 // owner says in whose name to commit. Whoever is not the table's writer (by hand, or before the flusher has claimed its
 // epoch) takes the epoch that the table has: such commits are safe by the snapshot that they expect.
-func (o *Optimizer) owner(l *lake, s *tableState) (owner, error) {
+func (o *Optimizer) owner(l *lake, s *tableState) (who owner, err error) {
+	who.writer = byHand + rand.Text()
 	if s.reg != nil {
 		p, err := s.reg.Progress(s.id)
-		if err != nil || p.Epoch != 0 {
-			return owner{s.reg.WriterID(), p.Epoch}, err //nolint:wrapcheck // it names the table
+		if who = (owner{s.reg.WriterID(), p.Epoch}); err != nil || p.Epoch != 0 {
+			return who, err //nolint:wrapcheck // it names the table
 		}
 	}
-	epoch, err := l.t.Epoch()
-	return owner{"optimize-" + rand.Text(), epoch}, err //nolint:wrapcheck // it names the table
+	who.epoch, err = l.t.Epoch()
+	return who, err //nolint:wrapcheck // it names the table
+}
+
+// byHand begins the writer's name in commits without a position index: they are on whatever is there (see lineage).
+const byHand = "optimize-"
+
+// looked reports whether a firn made the snapshot that had looked at what others have committed before it.
+func looked(sn *table.Snapshot) bool {
+	return sn.Ours() && !strings.HasPrefix(sn.Summary[table.PropWriter], byHand)
 }
 
 // index makes the position index valid for l; without a registry there is none.
@@ -146,10 +157,15 @@ func (s *tableState) index(ctx context.Context, o *Optimizer, l *lake) (err erro
 	}
 	began := o.options.Now()
 	at, err := l.ours(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = rebuild(ctx, l, at, s.x, o.files)
 	}
-	if err := rebuild(ctx, l, at, s.x, o.files); err != nil {
+	if at != nil && errors.Is(err, fs.ErrNotExist) { // of files that have left the table: those of the head may all be there
+		o.log.Warn("foreign commits cannot be checked: a file of before them is gone", "table", s.name, "snapshot", at.snapshot.ID, "err", err)
+		at = nil
+		err = rebuild(ctx, l, nil, s.x, o.files)
+	}
+	if err != nil {
 		return err
 	}
 	s.checked = true
@@ -170,15 +186,17 @@ func (l *lake) ours(ctx context.Context) (*baseState, error) {
 	base := l.t.Base()
 	all := base.Snapshots()
 	slices.Reverse(all)
-	for i := range all {
-		path, ok := base.Lineage(all[i].ID)
-		if !ok || !all[i].Ours() {
-			continue
+	for _, is := range []func(*table.Snapshot) bool{looked, (*table.Snapshot).Ours} {
+		for i := range all {
+			path, ok := base.Lineage(all[i].ID)
+			if !ok || !is(&all[i]) {
+				continue
+			}
+			if !slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) }) {
+				return nil, nil //nolint:nilnil // as documented
+			}
+			return baseAt(ctx, l.t, all[i])
 		}
-		if !slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) }) {
-			return nil, nil //nolint:nilnil // as documented
-		}
-		return baseAt(ctx, l.t, all[i])
 	}
 	return nil, nil //nolint:nilnil // as documented
 }

@@ -335,8 +335,24 @@ func TestRolledBack(t *testing.T) {
 	w.upToDate()
 }
 
-// setHead makes a snapshot that is kept the current one of the base store, as a person's roll-back does: in the metadata file.
+// setHead makes a snapshot that is kept the current one of the base store, as a person's roll-back does.
 func (w *world) setHead(id int64) {
+	w.editBase(func(md map[string]any) {
+		number := json.Number(strconv.FormatInt(id, 10))
+		md["current-snapshot-id"] = number
+		md["refs"].(map[string]any)["main"].(map[string]any)["snapshot-id"] = number
+	})
+}
+
+// tagBase names a snapshot of the base store, which then is kept.
+func (w *world) tagBase(name string, id int64) {
+	w.editBase(func(md map[string]any) {
+		md["refs"].(map[string]any)[name] = map[string]any{"snapshot-id": json.Number(strconv.FormatInt(id, 10)), "type": "tag"}
+	})
+}
+
+// editBase changes the base store's metadata file, past the catalog.
+func (w *world) editBase(edit func(md map[string]any)) {
 	path := w.table().Base().MetadataLocation()
 	raw, err := w.catalog.FS().ReadFile(path)
 	w.must(err)
@@ -344,15 +360,13 @@ func (w *world) setHead(id int64) {
 	d.UseNumber()
 	var md map[string]any
 	w.must(d.Decode(&md))
-	number := json.Number(strconv.FormatInt(id, 10))
-	md["current-snapshot-id"] = number
-	md["refs"].(map[string]any)["main"].(map[string]any)["snapshot-id"] = number
+	edit(md)
 	raw, err = json.Marshal(md)
 	w.must(err)
 	out, err := w.disk.Create(strings.TrimPrefix(path, "file://"), vfs.WriteCategoryUnspecified)
 	w.must(err)
 	_, err = out.Write(raw)
-	w.must(errors.Join(err, out.Close(), w.catalog.Close()))
+	w.must(errors.Join(err, out.Sync(), out.Close(), w.catalog.Close()))
 	w.openLake()
 	w.open()
 }

@@ -57,6 +57,7 @@ type world struct {
 	at      map[string]string           // the partition of each row of model, by key
 	been    map[int64]map[string]string // at, as history has model
 	names   int
+	back    bool // the base store was put back to an earlier snapshot: its watermark and the progress were not
 }
 
 func columns() []changelog.Column {
@@ -479,6 +480,9 @@ func (w *world) check() {
 	changes, err := t.Change().Files(w.ctx())
 	w.must(err)
 	for _, f := range changes {
+		if w.back {
+			break
+		}
 		if !t.Merged(f) && t.Base().Watermark() >= f.FirstOffset {
 			w.Errorf("base watermark is %d, and %s with change %d is not merged", t.Base().Watermark(), f.Path, f.FirstOffset)
 		}

@@ -38,6 +38,7 @@ type Optimizer struct {
 type Round struct {
 	t     *table.Table
 	tasks []*task
+	read  map[string]int64 // the optimized sequences as Read found them; nil: Commit reads them
 }
 
 // Outcome is what a round came to.
@@ -46,6 +47,9 @@ type Outcome struct {
 	Conflict  bool // a file to remove was gone: Amoro fails the round and plans anew
 	Skipped   int  // partitions that somebody else had merged
 	Snapshot  int64
+	// Published is what Amoro would have published after a Read, where sequences may be lower than the table's. The catalog wrapper
+	// does not let them go back: the statistics of Snapshot have the table's.
+	Published map[string]int64
 }
 
 // task is the work on one partition.
@@ -333,10 +337,21 @@ func (r *Round) writePositions(ctx context.Context, k *task, s *changelog.Schema
 // producer marks snapshots as Amoro does.
 var producer = map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize} //nolint:gochecknoglobals // read only
 
+// Read has the commit look at the optimized sequences now: Amoro does before Iceberg's transaction, which repeats itself on newer
+// snapshots and publishes what was read all the same.
+func (r *Round) Read(ctx context.Context) error {
+	now, err := r.t.Reload(ctx)
+	if err != nil {
+		return err
+	}
+	r.read = now.Optimized()
+	return nil
+}
+
 // Commit publishes what Execute wrote, on whatever the table is now.
 //
 // It differs from Amoro in what the catalog wrapper does: base files and position deletes come in one snapshot, not in two
-// of one transaction; and a sequence that would go back is a conflict, which Amoro does not notice.
+// of one transaction; and a sequence that would go back is a conflict, which Amoro does not notice: Outcome.Published.
 func (r *Round) Commit(ctx context.Context) (out Outcome, err error) {
 	now, err := r.t.Reload(ctx)
 	if err != nil {
@@ -347,6 +362,9 @@ func (r *Round) Commit(ctx context.Context) (out Outcome, err error) {
 		return out, err
 	}
 	c := table.BaseCommit{ID: "amoro-" + rand.Text(), Epoch: epoch, Summary: producer, Optimized: now.Optimized(), Sequence: table.SequencePuffin}
+	if r.read != nil {
+		c.Optimized = maps.Clone(r.read)
+	}
 	var obsolete []table.File
 	for _, k := range r.tasks {
 		if reached, ok := c.Optimized[k.partition]; ok && k.from > 0 && reached >= k.from {
@@ -361,6 +379,9 @@ func (r *Round) Commit(ctx context.Context) (out Outcome, err error) {
 	}
 	if len(c.Add)+len(c.AddDeletes)+len(c.Remove) == 0 {
 		return out, nil // and no sequence either (hazard H20)
+	}
+	if r.read != nil {
+		out.Published, c.Optimized = c.Optimized, nil
 	}
 	sn, err := r.t.CommitBase(ctx, c)
 	if table.IsConflict(err) {
