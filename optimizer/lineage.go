@@ -135,9 +135,9 @@ type catchUp struct {
 	rows  int64 // read or looked up
 }
 
-// run goes from a snapshot to the current one. Where an optimizer has committed that does not look at what others did (another than firn's, or
-// firn's by hand, which has no index) it goes snapshot by snapshot, because each of its commits is held against what was there before; else at
-// once. Whole is what costs less than the difference: then nothing is done here.
+// run goes from a snapshot to the current one. Where an optimizer has committed that does not look at what others did it goes snapshot by
+// snapshot, because each commit is held against what was there before; else at once. Whole is what costs less than the difference: then
+// nothing is done here.
 func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 	base := c.l.t.Base()
 	old := base.SnapshotOf(from)
@@ -152,7 +152,7 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 		return false, fmt.Errorf("the index knows %d data files and snapshot %d has %d: %w", len(known), from, len(at.data), errStale)
 	}
 	path, ancestor := base.Lineage(from)
-	strangers := slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) && !looked(&sn) })
+	strangers := slices.ContainsFunc(path, func(sn table.Snapshot) bool { return unseen(&sn) })
 	if !ancestor && c.l.expiredSince(old) {
 		c.o.log.Warn("foreign commits cannot be checked: their snapshots have expired", "table", c.s.name, "snapshot", from)
 	}
@@ -169,7 +169,7 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 		if err != nil {
 			return again, err
 		}
-		if suspicious = suspicious || byOptimizer(&sn) && !looked(&sn); suspicious && byOptimizer(&sn) {
+		if suspicious = suspicious || unseen(&sn); suspicious && toCheck(&sn) {
 			if again, err = c.check(ctx, m); err != nil {
 				return again, err
 			}

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"testing"
 
+	"firn/changelog"
+	"firn/changelog/datafile"
+	"firn/changelog/mixed"
 	"firn/changelog/table"
 	"firn/optimizer/amorotest"
 )
@@ -131,4 +134,55 @@ func TestSequenceBack(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMergedUnmarked: another optimizer that publishes no sequences has committed to a table that has them in its property, and then firn by
+// hand. Nobody knows any more from which sequence on that has merged: its rows are not taken for ones that came back.
+func TestMergedUnmarked(t *testing.T) {
+	w := newWorld(t, nil)
+	w.flush(many("v")...)
+	w.once(Minor)
+	w.flush(put(1, ""))
+	w.once(Minor)
+	lake := w.table()
+	_, err := lake.CommitBase(w.ctx(), table.BaseCommit{
+		ID: "theirs", Summary: map[string]string{mixed.SummaryProducer: mixed.ProducerOptimize}, Replace: true,
+		Add: []table.NewFile{w.copied(lake, w.live(table.Data))}, Remove: w.live(table.Data), RemoveDeletes: w.live(table.PositionDeletes),
+	})
+	w.must(err)
+	w.flush(put(1, "new"), put(2, ""), put(9, "9"))
+	w.byHand(Minor)
+	w.followed()
+	w.check()
+	w.flush(put(2, "new"))
+	w.once(Minor)
+	w.check()
+	w.sameAsRebuilt()
+	w.upToDate()
+}
+
+// copied writes the live rows of files into one.
+func (w *world) copied(t *table.Table, files []table.File) table.NewFile {
+	s := t.Schemas().Current()
+	all, err := t.Base().Files(w.ctx())
+	w.must(err)
+	dead := w.deadSets(all)
+	var rows [][]changelog.Value
+	for _, f := range files {
+		r := datafile.NewRows(s)
+		w.must(eachBatch(w.ctx(), w.catalog.FS(), f.Path, s, false, datafile.Options{}, func(b datafile.Batch) error {
+			if err := r.Reset(b); err != nil {
+				return err
+			}
+			for i := range r.Len() {
+				if !dead[f.Path][b.First+int64(i)] {
+					values, err := changelog.AppendValues(nil, s, r.AppendRow(nil, i))
+					w.must(err)
+					rows = append(rows, values)
+				}
+			}
+			return nil
+		}))
+	}
+	return w.write(t.Base(), s, mixed.Base, mixed.TreeNode{}, 2, false, len(rows), func(i int) ([]changelog.Value, int64) { return rows[i], 0 })
 }

@@ -283,3 +283,97 @@ func (w *world) foreignDelete(name, data string, pos int64) table.NewFile {
 	w.must(out.Commit())
 	return table.NewFile{Path: path, Rows: written.Rows, Bytes: written.Bytes, Footer: written.Metadata, Referenced: data}
 }
+
+// TestNodesBesideMerge: rows move to other nodes, by a number that is set or by auto-bucket, while somebody else flushes and merges, between plan
+// and commit of a rewrite or between its commit and the index; and the other way round. What was planned on another snapshot is a
+// conflict and planned again, and no row is lost, doubled or in a wrong node.
+func TestNodesBesideMerge(t *testing.T) {
+	const auto = 0
+	type form struct {
+		buckets int
+		target  int64
+	}
+	large, tiny := int64(1<<20), int64(380)
+	for _, tc := range []struct {
+		name     string
+		from, to form
+	}{
+		{"split", form{1, large}, form{4, large}},
+		{"put together", form{8, large}, form{1, large}},
+		{"split and put together", form{2, tiny}, form{16, large}},
+		{"auto split", form{1, large}, form{auto, tiny}},
+		{"auto put together", form{16, large}, form{auto, large}},
+	} {
+		for i, place := range []struct {
+			step      string
+			do, other Type
+		}{
+			{"written", Major, Minor},
+			{"committed", Major, Minor},
+			{"committed", Minor, Full},
+			{"written", Minor, Full},
+		} {
+			if i%2 > 0 && sweep > 1 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, %s at %s of %s", tc.name, place.other, place.step, place.do), func(t *testing.T) {
+				w := newWorld(t, nil)
+				set := func(f form) {
+					w.options = small(f.target)
+					w.options.Rules.MaxRows = 1000
+					w.setBuckets(f.buckets, 0)
+					w.open()
+				}
+				set(tc.from)
+				w.flush(w.allPut("v")...)
+				w.once(Minor)
+				w.once(Full)
+				before := w.placed()
+				set(tc.to)
+				do, other := place.do, place.other
+				if do == Major && tc.to.buckets == auto && tc.to.target == large {
+					do = Full // small files stay at their nodes until there are many
+				}
+				r := rand.New(rand.NewPCG(4, 4))
+				w.flush(w.random(r, 20)...)
+				written, came := 0, false
+				w.opt.step = func(name string) error {
+					if name == "written" {
+						written++
+					}
+					if name == place.step && !came {
+						came = true
+						w.buckets = 4
+						w.flush(w.random(r, 10)...)
+						w.byHand(other)
+					}
+					return nil
+				}
+				done := len(w.once(do).Done)
+				if conflicts := written - done; !came || conflicts != count(place.step == "written") {
+					t.Errorf("%d tasks done, %d times written, somebody else came: %v", done, written, came)
+				}
+				w.followed()
+				w.check()
+				w.byNodes()
+				w.once(do)
+				w.flush(w.random(r, 5)...)
+				w.once(Minor)
+				w.check()
+				w.byNodes()
+				w.sameAsRebuilt()
+				w.upToDate()
+				w.noLitter()
+				after := w.placed()
+				for n := range after {
+					if tc.to.buckets > 0 && place.do == Major && int(n.Mask)+1 != tc.to.buckets {
+						t.Errorf("a file of node %s", n)
+					}
+				}
+				if maps.Equal(before, after) || len(before) == len(after) {
+					t.Errorf("nodes %v, before %v", after, before)
+				}
+			})
+		}
+	}
+}

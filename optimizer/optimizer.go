@@ -139,9 +139,17 @@ func (o *Optimizer) owner(l *lake, s *tableState) (who owner, err error) {
 // byHand begins the writer's name in commits without a position index: they are on whatever is there (see lineage).
 const byHand = "optimize-"
 
-// looked reports whether a firn made the snapshot that had looked at what others have committed before it.
-func looked(sn *table.Snapshot) bool {
-	return sn.Ours() && !strings.HasPrefix(sn.Summary[table.PropWriter], byHand)
+// unseen reports whether an optimizer made the snapshot that had not looked at what others have committed before it: another than firn's, or
+// firn's by hand. Of the latter only marked ones count: in a table that is not marked no other optimizer has been, and nobody knows any more
+// what a commit in it has merged.
+func unseen(sn *table.Snapshot) bool {
+	return toCheck(sn) && (!sn.Ours() || strings.HasPrefix(sn.Summary[table.PropWriter], byHand))
+}
+
+// toCheck reports whether an optimizer made the snapshot, and it can be told what that has merged.
+func toCheck(sn *table.Snapshot) bool {
+	_, marked := sn.Summary[mixed.MarkOptimizedSequence]
+	return byOptimizer(sn) && (marked || !sn.Ours())
 }
 
 // index makes the position index valid for l; without a registry there is none.
@@ -186,17 +194,15 @@ func (l *lake) ours(ctx context.Context) (*baseState, error) {
 	base := l.t.Base()
 	all := base.Snapshots()
 	slices.Reverse(all)
-	for _, is := range []func(*table.Snapshot) bool{looked, (*table.Snapshot).Ours} {
-		for i := range all {
-			path, ok := base.Lineage(all[i].ID)
-			if !ok || !is(&all[i]) {
-				continue
-			}
-			if !slices.ContainsFunc(path, func(sn table.Snapshot) bool { return byOptimizer(&sn) }) {
-				return nil, nil //nolint:nilnil // as documented
-			}
-			return baseAt(ctx, l.t, all[i])
+	for i := range all {
+		path, ok := base.Lineage(all[i].ID)
+		if !ok || !all[i].Ours() || unseen(&all[i]) {
+			continue
 		}
+		if !slices.ContainsFunc(path, func(sn table.Snapshot) bool { return unseen(&sn) }) {
+			return nil, nil //nolint:nilnil // as documented
+		}
+		return baseAt(ctx, l.t, all[i])
 	}
 	return nil, nil //nolint:nilnil // as documented
 }
