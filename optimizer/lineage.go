@@ -131,8 +131,9 @@ type catchUp struct {
 	o     *Optimizer
 	s     *tableState
 	l     *lake
-	moved int   // snapshots
-	rows  int64 // read or looked up
+	known map[string]int64 // the highest optimized sequences so far: what is merged in the index
+	moved int              // snapshots
+	rows  int64            // read or looked up
 }
 
 // run goes from a snapshot to the current one. Where an optimizer has committed that does not look at what others did it goes snapshot by
@@ -159,6 +160,9 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 	if !ancestor || !strangers {
 		return false, c.atOnce(ctx, at)
 	}
+	if err := c.knownAt(at); err != nil {
+		return false, err
+	}
 	suspicious := false
 	for _, sn := range path {
 		next, err := baseAt(ctx, c.l.t, sn)
@@ -180,11 +184,38 @@ func (c *catchUp) run(ctx context.Context, from int64) (again bool, err error) {
 		if err := c.o.step("moved"); err != nil {
 			return again, err
 		}
+		c.know(next.optimized)
 		if c.moved, c.rows, at = c.moved+1, c.rows+m.rows, next; again {
 			break // there is a newer snapshot: what is left is checked, and mended, on that
 		}
 	}
 	return again, nil
+}
+
+// knownAt finds the sequences that are merged at a snapshot: its own, unless others have put them back since the newest commit of one
+// who had looked. (What was put back is published again by a commit that may come later than this snapshot.)
+func (c *catchUp) knownAt(at *baseState) error {
+	c.known = map[string]int64{}
+	c.know(at.optimized)
+	sn := &at.snapshot
+	for left := len(c.l.t.Base().Snapshots()); left > 0 && sn.Parent != 0 && (!sn.Ours() || unseen(sn)); left-- {
+		if sn = c.l.t.Base().SnapshotOf(sn.Parent); sn == nil {
+			return nil
+		}
+		seqs, err := c.l.t.OptimizedAt(sn.ID)
+		if err != nil {
+			return err //nolint:wrapcheck // it names the store
+		}
+		c.know(seqs)
+	}
+	return nil
+}
+
+// know raises the sequences that are merged.
+func (c *catchUp) know(seqs map[string]int64) {
+	for p, seq := range seqs {
+		c.known[p] = max(c.known[p], seq)
+	}
 }
 
 // expiredSince reports whether snapshots between one that is kept and the head are gone: the head then comes after it, or after its like,

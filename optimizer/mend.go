@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"firn/changelog"
+	"firn/changelog/datafile"
 	"firn/changelog/mixed"
 	"firn/changelog/table"
 	"firn/state"
@@ -24,14 +25,17 @@ import (
 //
 //   - a key that these change files do not touch has a row in the added files only if it had one in the removed ones;
 //   - a key that they touch last with an insert has its row in the added files, and no other;
-//   - a key that they touch last with a delete has none.
+//   - a key that they touch last with a delete has none;
+//   - of several rows of a key in the added files the one stays that is equal to the row in the removed file, or to the inserted one.
+//
+// Change files that a commit before it had merged, too, although the sequence has gone back since, count as not merged by it.
 func (c *catchUp) check(ctx context.Context, m *move) (mended bool, err error) {
 	for _, p := range m.partitions() {
-		changes, known, err := m.merged(ctx, p)
+		changes, ok, err := m.merged(ctx, p)
 		if err != nil {
 			return false, err
 		}
-		if !known {
+		if !ok {
 			c.o.log.Warn("a foreign commit cannot be checked: the change files that it merged are gone", "table", c.s.name,
 				"snapshot", m.to.snapshot.ID, "partition", p)
 			continue
@@ -53,16 +57,22 @@ func (m *move) partitions() []string {
 		all[f.Partition] = true
 	}
 	for p, to := range m.to.optimized {
-		if from, ok := m.from.optimized[p]; !ok || to > from {
+		if from, ok := m.known[p]; !ok || to > from {
 			all[p] = true
 		}
 	}
 	return sortedPaths(all)
 }
 
-// merged folds the change files that the commit merged in a partition; nil: none. known is false if they are not there any more.
-func (m *move) merged(ctx context.Context, partition string) (changes *merge, known bool, err error) {
-	from, before := m.from.optimized[partition]
+// mergedChanges is what a commit has merged in a partition. A nil one is nothing.
+type mergedChanges struct {
+	*merge
+	files []ChangeFile
+}
+
+// merged folds the change files that the commit merged in a partition; nil: none. ok is false if they are not there any more.
+func (m *move) merged(ctx context.Context, partition string) (changes *mergedChanges, ok bool, err error) {
+	from, before := m.known[partition]
 	to, after := m.to.optimized[partition]
 	if !after || before && to <= from {
 		return nil, true, nil
@@ -77,7 +87,9 @@ func (m *move) merged(ctx context.Context, partition string) (changes *merge, kn
 		return nil, false, nil
 	}
 	slices.SortStableFunc(files, func(a, b ChangeFile) int { return cmp.Compare(a.Txn, b.Txn) })
-	changes = &merge{fs: m.l.t.FS(), schema: m.l.schema, types: m.l.schema.KeyTypes(), options: m.o.files}
+	changes = &mergedChanges{
+		merge: &merge{fs: m.l.t.FS(), schema: m.l.schema, types: m.l.schema.KeyTypes(), options: m.o.files}, files: files,
+	}
 	if err := changes.readKeys(ctx, files); err != nil {
 		return nil, false, err
 	}
@@ -85,32 +97,69 @@ func (m *move) merged(ctx context.Context, partition string) (changes *merge, kn
 	return changes, true, nil
 }
 
+// entry returns what the changes do last to a key: nil if they do not touch it.
+func (c *mergedChanges) entry(k changelog.Key) (number int, e *foldEntry) {
+	if c == nil {
+		return 0, nil
+	}
+	i, _, ok := c.fold.find(k, hashKey(k))
+	if !ok {
+		return 0, nil
+	}
+	return i, c.fold.at(i)
+}
+
+// addedRows is the added files of a partition while they are checked.
+type addedRows struct {
+	*move
+	partition string
+	changes   *mergedChanges
+	copied    map[uint64]*rowSet  // rows of removed files of which there is one here, by the file's number
+	inserted  rowSet              // entries of changes of which there is one
+	twice     map[string]rightRow // keys with two or more
+}
+
+// rightRow is the row to which the only right one of a key is equal.
+type rightRow struct {
+	path string
+	row  int64
+}
+
 // checkAdded finds rows in the added files of a partition that ought not to live.
-func (m *move) checkAdded(ctx context.Context, partition string, changes *merge) error {
-	gone := map[uint64]bool{}
+func (m *move) checkAdded(ctx context.Context, partition string, changes *mergedChanges) error {
+	a := &addedRows{move: m, partition: partition, changes: changes, copied: map[uint64]*rowSet{}, twice: map[string]rightRow{}}
 	for _, f := range m.removed {
 		if n, ok := m.s.x.FileOf(f.Path); ok {
-			gone[n] = true
+			a.copied[n] = &rowSet{}
 		}
 	}
-	for _, f := range m.added {
-		if f.Partition != partition {
-			continue
-		}
-		dead := m.dead[f.Path]
-		q := m.query(func(k changelog.Key, row int64, at state.RowPosition, found bool) error {
-			touched, lives := changes.last(k[:len(k)-len(partition)])
-			if touched && !lives || !touched && (!found || !gone[at.File]) {
-				m.kill(f.Path, row)
+	err := a.each(ctx, func(path string) *query {
+		return m.query(func(k changelog.Key, row int64, at state.RowPosition, found bool) error {
+			if !a.right(k[:len(k)-len(partition)], at, found) {
+				m.kill(path, row)
 			}
 			return nil
 		})
-		err := eachKey(ctx, m.l.t.FS(), f.Path, m.key, m.o.files, func(k changelog.Key, row int64) error {
-			m.rows++
+	})
+	if err != nil || len(a.twice) == 0 {
+		return err
+	}
+	return a.keepOne(ctx)
+}
+
+// each asks the index about the keys of the live rows, file by file.
+func (a *addedRows) each(ctx context.Context, ask func(path string) *query) error {
+	for _, f := range a.added {
+		if f.Partition != a.partition {
+			continue
+		}
+		dead, q := a.dead[f.Path], ask(f.Path)
+		err := eachKey(ctx, a.l.t.FS(), f.Path, a.key, a.o.files, func(k changelog.Key, row int64) error {
+			a.rows++
 			if dead.has(row) {
 				return nil
 			}
-			return q.add(k, partition, row)
+			return q.add(k, a.partition, row)
 		})
 		if err == nil {
 			err = q.flush()
@@ -122,17 +171,101 @@ func (m *move) checkAdded(ctx context.Context, partition string, changes *merge)
 	return nil
 }
 
-// last tells what change files do last to a key: whether they touch it, and whether it then has a row.
-func (m *merge) last(k changelog.Key) (touched, lives bool) {
-	if m == nil {
-		return false, false
+// right reports whether a row of the key may live here. at is where the key had its row before, if found.
+func (a *addedRows) right(k changelog.Key, at state.RowPosition, found bool) bool {
+	number, e := a.changes.entry(k)
+	switch {
+	case e != nil && !e.lives():
+		return false
+	case e != nil:
+		if a.inserted.has(int64(number)) {
+			a.twice[string(k)] = rightRow{a.changes.files[e.file].Path, int64(e.row)}
+		}
+		a.inserted.add(int64(number))
+		return true
 	}
-	i, _, ok := m.fold.find(k, hashKey(k))
-	return ok, ok && m.fold.at(i).lives()
+	copied := a.copied[at.File]
+	if !found || copied == nil {
+		return false
+	}
+	if copied.has(at.Row) {
+		path, _ := a.s.x.Path(at.File)
+		a.twice[string(k)] = rightRow{path, at.Row}
+	}
+	copied.add(at.Row)
+	return true
+}
+
+// keepOne finds the rows of keys that are here twice, all but the right one. If none is equal to that (which cannot be), the last one stays.
+func (a *addedRows) keepOne(ctx context.Context) error {
+	want := map[string]map[int64]string{} // texts of right rows, by path and row
+	for _, right := range a.twice {
+		if want[right.path] == nil {
+			want[right.path] = map[int64]string{}
+		}
+		want[right.path][right.row] = ""
+	}
+	for path, rows := range want {
+		err := a.eachRow(ctx, path, func(_ changelog.Key, row int64, text changelog.Row) {
+			if _, ok := rows[row]; ok {
+				rows[row] = string(text)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	type kept struct {
+		rightRow
+		equal bool
+	}
+	keep := map[string]kept{}
+	for _, f := range a.added {
+		if f.Partition != a.partition {
+			continue
+		}
+		dead := a.dead[f.Path]
+		err := a.eachRow(ctx, f.Path, func(k changelog.Key, row int64, text changelog.Row) {
+			right, ok := a.twice[string(k)]
+			if !ok || dead.has(row) {
+				return
+			}
+			had, is := keep[string(k)], kept{rightRow{f.Path, row}, want[right.path][right.row] == string(text)}
+			switch {
+			case had.equal:
+				a.kill(f.Path, row)
+				return
+			case had.path != "":
+				a.kill(had.path, had.row)
+			}
+			keep[string(k)] = is
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachRow visits the rows of a file, encoded as rows of the table's current schema.
+func (a *addedRows) eachRow(ctx context.Context, path string, visit func(k changelog.Key, row int64, text changelog.Row)) error {
+	rows := datafile.NewRows(a.l.schema)
+	var key changelog.Key
+	var text changelog.Row
+	return eachBatch(ctx, a.l.t.FS(), path, a.l.schema, false, a.o.files, func(b datafile.Batch) error {
+		if err := rows.Reset(b); err != nil {
+			return err //nolint:wrapcheck // eachBatch names the file
+		}
+		for i := range rows.Len() {
+			key, text = rows.AppendKey(key[:0], i), rows.AppendRow(text[:0], i)
+			visit(key, b.First+int64(i), text)
+		}
+		return nil
+	})
 }
 
 // checkKept finds rows in files that stay of keys that the commit merged changes of.
-func (m *move) checkKept(partition string, changes *merge) error {
+func (m *move) checkKept(partition string, changes *mergedChanges) error {
 	if changes == nil {
 		return nil
 	}
@@ -262,7 +395,7 @@ func (c *catchUp) writeMend(out *outputs, kills map[string]*rowSet) (rows int64,
 func (m *move) regressed() map[string]int64 {
 	var seqs map[string]int64
 	for _, f := range m.l.view.Change {
-		before, ok := m.from.optimized[f.Partition]
+		before, ok := m.known[f.Partition]
 		if !ok || f.Sequence > before {
 			continue
 		}

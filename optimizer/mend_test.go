@@ -53,6 +53,14 @@ func (w *world) putBack(seqs map[string]int64) {
 	}
 }
 
+// again lets Amoro plan and commit a round, if it finds anything to do.
+func (w *world) again(fragment int64) {
+	w.Helper()
+	if r := w.planned(w.amoro(fragment, false)); r != nil {
+		w.committed(r)
+	}
+}
+
 // TestSequenceBack: Amoro reads the sequences, firn merges, and Amoro's transaction is repeated with what it has read (hazard 3 of
 // docs/0001): the changes of its round are merged twice, and sequences go back, in its partitions and in others, or are lost. firn
 // publishes them again and takes the second rows away, at its next look or, if it commits first, after that.
@@ -94,6 +102,9 @@ func TestSequenceBack(t *testing.T) {
 			{"looked at", func(*world) {}},
 			{"index lost", func(w *world) { w.must(w.opt.state(tableName).x.Reset(w.ctx())) }},
 			{"merged by hand", func(w *world) { w.byHand(Minor) }},
+			{"rewritten by hand", func(w *world) { w.byHand(Full) }},
+			{"merged again", func(w *world) { w.again(0) }},
+			{"merged and rewritten", func(w *world) { w.again(1 << 20) }},
 		} {
 			t.Run(tc.name+", "+between.name, func(t *testing.T) {
 				w := newPartedWorld(t, nil, tc.parts...)
