@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -183,11 +184,14 @@ func TestAmoroSkips(t *testing.T) {
 
 // TestSharedModel: firn and Amoro work on one table in random interleavings: rounds are planned at one time and committed at
 // another, the index follows or not, firn restarts. Base store, merged view and index are held against the model and against an
-// index that is built anew.
+// index that is built anew. FIRN_SHARED_SEEDS says how many histories.
 func TestSharedModel(t *testing.T) {
 	seeds := 4
 	if testing.Short() || sweep > 1 {
 		seeds = 2
+	}
+	if n, err := strconv.Atoi(os.Getenv("FIRN_SHARED_SEEDS")); err == nil {
+		seeds = n
 	}
 	specs := [][]string{nil, {"truncate(2, v)"}, nil, {"bucket(2, a)"}}
 	mended, conflicts, committed, skipped := 0, 0, 0, 0
@@ -222,6 +226,11 @@ func TestSharedModel(t *testing.T) {
 				w.once([]Type{Minor, Minor, Full}[r.IntN(3)])
 				out := w.commitRound(round)
 				committed, conflicts, skipped = committed+count(out.Committed), conflicts+count(out.Conflict), skipped+out.Skipped
+				if r.IntN(3) == 0 { // and another one before firn looks
+					if next := w.planned([]*amorotest.Optimizer{merging, moving}[r.IntN(2)]); next != nil {
+						w.commitRound(next)
+					}
+				}
 			case 7:
 				if len(rounds) == 0 {
 					continue

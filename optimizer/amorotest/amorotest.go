@@ -32,6 +32,8 @@ type Optimizer struct {
 	FragmentBytes int64
 	// BaseOnly leaves change files alone: rounds rewrite base files, as Amoro's do where no change file is pending.
 	BaseOnly bool
+	// UpTo leaves change files of higher sequences for a later round, as Amoro's bound on files does. 0: none.
+	UpTo int64
 }
 
 // Round is a planned round: what it read the snapshots of, and what it will do.
@@ -102,7 +104,7 @@ func (o *Optimizer) Plan(ctx context.Context) (*Round, error) {
 		}
 	}
 	for _, f := range change {
-		if t.Merged(f) || o.BaseOnly {
+		if t.Merged(f) || o.BaseOnly || o.UpTo > 0 && f.DataSequence > o.UpTo {
 			continue
 		}
 		k := at(f.Partition)
