@@ -326,3 +326,75 @@ func TestRulesOf(t *testing.T) {
 		t.Errorf("negative target: %+v, %v", got, err)
 	}
 }
+
+// TestPlanManyPartitions: of a table with many partitions few of which have many small change files these start a merge, others alone do not, however
+// many they are together; one merge takes whole commits up to its bounds, each partition that they touch once, and those that follow take
+// the rest: what is planned for a partition does not grow with the partitions.
+func TestPlanManyPartitions(t *testing.T) {
+	const partitions, busy, commits = 200, 5, 40
+	r := defaultRules()
+	name := func(i int) string { return fmt.Sprintf("day=%03d", i) }
+	var v View
+	now := time.Unix(1_000_000, 0)
+	v.LastMinor, v.Optimized = now, map[string]int64{}
+	add := func(seq int64, p int) {
+		for _, typ := range []mixed.FileType{mixed.Insert, mixed.Delete} {
+			v.Change = append(v.Change, ChangeFile{
+				Path: fmt.Sprintf("%d-%s-%v", seq, name(p), typ), Partition: name(p), Type: typ, Sequence: seq, Txn: seq, Bytes: 10_000, Rows: 100,
+			})
+		}
+	}
+	for p := range partitions { // a flush that touches all
+		add(1, p)
+	}
+	if tasks, _ := Plan(v, r, now.Add(time.Second), 0); len(tasks) > 0 {
+		t.Fatalf("%d partitions with two files each start %d merges before the interval", partitions, len(tasks))
+	}
+	if tasks, _ := Plan(v, r, now.Add(r.MinorInterval), 0); len(tasks) != partitions {
+		t.Fatalf("%d tasks when the interval is over", len(tasks))
+	}
+	for p := range partitions {
+		v.Optimized[name(p)] = 1
+	}
+	for c := range int64(commits) {
+		for p := range busy {
+			add(c+2, p*17)
+		}
+	}
+	r.MaxFiles = 60
+	merged, rounds := map[string]int{}, 0
+	for ; ; rounds++ {
+		tasks, notes := Plan(v, r, now.Add(time.Second), 0)
+		if len(tasks) == 0 {
+			break
+		}
+		files := 0
+		for _, task := range tasks {
+			if task.Action != Merge || len(notes) > 0 {
+				t.Fatalf("%+v, %v", task, notes)
+			}
+			files += len(task.Changes)
+			for _, f := range task.Changes {
+				if f.Partition != task.Partition || f.Sequence <= v.Optimized[task.Partition] {
+					t.Fatalf("partition %s is to merge %+v", task.Partition, f)
+				}
+				merged[f.Path]++
+			}
+		}
+		if len(tasks) != busy || files > r.MaxFiles {
+			t.Fatalf("round %d: %d tasks of %d files", rounds, len(tasks), files)
+		}
+		for _, task := range tasks {
+			v.Optimized[task.Partition] = task.Changes[len(task.Changes)-1].Sequence
+		}
+	}
+	left := len(v.Pending()) / busy
+	if want := 2 * busy * commits / r.MaxFiles; rounds != want || left >= r.MinorFiles || len(merged) != 2*busy*commits-left*busy {
+		t.Errorf("%d rounds, %d files left in each partition, %d merged", rounds, left, len(merged))
+	}
+	for path, n := range merged {
+		if n != 1 {
+			t.Errorf("%s is merged %d times", path, n)
+		}
+	}
+}
