@@ -25,6 +25,7 @@ type crasher struct {
 	always  bool        // all of Pebble's writes are points, once it is open
 	indexes atomic.Bool // between the commit to the lake and the end of the index batch
 
+	only  string     // the places that count; "": all
 	mu    sync.Mutex // Pebble's own goroutines come to points, too
 	left  int        // points to go
 	after *vfs.MemFS
@@ -40,6 +41,9 @@ func (c *crasher) point(where string) bool {
 		return true
 	}
 	c.trace = append(c.trace, where)
+	if c.only != "" && c.only != where {
+		return false
+	}
 	if c.left--; c.left == 0 {
 		cfg := vfs.CrashCloneCfg{}
 		if c.lucky {
