@@ -293,7 +293,7 @@ func TestNodesBesideMerge(t *testing.T) {
 		buckets int
 		target  int64
 	}
-	large, tiny := int64(1<<20), int64(380)
+	large, tiny := int64(1<<20), int64(1250)
 	for n, tc := range []struct {
 		name     string
 		from, to form
@@ -320,12 +320,19 @@ func TestNodesBesideMerge(t *testing.T) {
 				w := newWorld(t, nil)
 				set := func(f form) {
 					w.options = small(f.target)
-					w.options.Rules.MaxRows = 1000
+					w.options.Rules.MaxRows, w.options.Rules.FanIn = 1000, 8
 					w.setBuckets(f.buckets, 0)
 					w.open()
 				}
 				set(tc.from)
-				w.flush(w.allPut("v")...)
+				r := rand.New(rand.NewPCG(4, 4))
+				all := w.allPut("v")
+				for i := range all { // rows are to be larger than what a file has besides
+					for range 19 {
+						all[i].v += fmt.Sprintf("%016x", r.Uint64())
+					}
+				}
+				w.flush(all...)
 				w.once(Minor)
 				w.once(Full)
 				before := w.placed()
@@ -334,7 +341,6 @@ func TestNodesBesideMerge(t *testing.T) {
 				if do == Major && tc.to.buckets == auto && tc.to.target == large {
 					do = Full // small files stay at their nodes until there are many
 				}
-				r := rand.New(rand.NewPCG(4, 4))
 				w.flush(w.random(r, 20)...)
 				written, came := 0, false
 				w.opt.step = func(name string) error {
