@@ -51,19 +51,22 @@ type SourceConfig struct {
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
 	Format  string        `yaml:"format" doc:"json, or json_schema: every message must have the schema wrapper"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
-	Shape   string        `yaml:"shape" doc:"envelope"`
+	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then)"`
 	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
 
-	Identity          string        `yaml:"identity" doc:"full: before images are whole (REPLICA IDENTITY FULL); default: they are not trusted; auto: by connector"`
-	Placeholder       string        `yaml:"placeholder" doc:"the connector's unavailable.value.placeholder"`
-	ReplayFilter      string        `yaml:"replay_filter" doc:"exact, off"`
-	ReplayWindow      int           `yaml:"replay_window" doc:"events a partition remembers to recognise repeats"`
-	Keyless           string        `yaml:"keyless" doc:"updates and deletes of tables without a key. append: an update adds its new row, a delete is parked; reject_changes: both are parked; full_row: one row equal to the old one goes (topics of one partition; else parked)"`
-	KeylessResnapshot string        `yaml:"keyless_resnapshot" doc:"a second snapshot of a table without a key. stop: the partition stops; reload: the table is emptied first (topics of one partition)"`
-	OnTruncate        string        `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
-	Infinity          string        `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
-	MaxRecordBytes    Size          `yaml:"max_record_bytes" doc:"a larger record is parked"`
-	DiscoveryInterval time.Duration `yaml:"discovery_interval" doc:"how soon new topics are found"`
+	Deletes           string            `yaml:"deletes" doc:"shape flattened: the transformation's delete.tombstone.handling.mode: tombstone, delete-to-tombstone (a null value is the delete); rewrite, rewrite-with-tombstone (metadata say it, null values say nothing); drop (deletes never come)"`
+	Metadata          map[string]string `yaml:"metadata" doc:"shape flattened: members that are no columns, and what they are: op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order, source.MEMBER; with deletes: rewrite __deleted is deleted by itself"`
+	Connector         string            `yaml:"connector" doc:"shapes flattened and plain: the kind of source, which decides how some types are read: postgresql, mysql, mariadb, sqlserver, oracle, db2"`
+	Identity          string            `yaml:"identity" doc:"full: before images are whole (REPLICA IDENTITY FULL); default: they are not trusted; auto: by connector"`
+	Placeholder       string            `yaml:"placeholder" doc:"the connector's unavailable.value.placeholder"`
+	ReplayFilter      string            `yaml:"replay_filter" doc:"exact, off"`
+	ReplayWindow      int               `yaml:"replay_window" doc:"events a partition remembers to recognise repeats"`
+	Keyless           string            `yaml:"keyless" doc:"updates and deletes of tables without a key. append: an update adds its new row, a delete is parked; reject_changes: both are parked; full_row: one row equal to the old one goes (topics of one partition; else parked)"`
+	KeylessResnapshot string            `yaml:"keyless_resnapshot" doc:"a second snapshot of a table without a key. stop: the partition stops; reload: the table is emptied first (topics of one partition)"`
+	OnTruncate        string            `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
+	Infinity          string            `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
+	MaxRecordBytes    Size              `yaml:"max_record_bytes" doc:"a larger record is parked"`
+	DiscoveryInterval time.Duration     `yaml:"discovery_interval" doc:"how soon new topics are found"`
 }
 
 // KafkaConfig is a Kafka cluster.
@@ -104,7 +107,7 @@ type RouteConfig struct {
 	Topic     string   `yaml:"topic" doc:"anchored regular expression"`
 	Table     string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
 	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
-	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns"`
+	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns. Default: message; none with shape plain"`
 	AmoroKeys bool     `yaml:"amoro_keys" doc:"true: uuid key columns of new tables are strings (canonical text), binary and fixed ones too (lower-case hex), since Amoro loses deletes of such keys; false: they keep their types, and Amoro must not read or optimize the tables"`
 
 	Renames map[string]string `yaml:"renames" doc:"old name: new name, of columns that the source has renamed; without it a rename is a new column beside the old one"`
@@ -236,7 +239,7 @@ func defaultConfig() *Config {
 // defaultSource returns a source's defaults.
 func defaultSource() SourceConfig {
 	return SourceConfig{
-		Format: "json", Schema: "auto", Shape: "envelope", Identity: "auto",
+		Format: "json", Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
 		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
@@ -285,6 +288,9 @@ func (c *Config) fill() {
 		for j := range s.Routes {
 			if r := &s.Routes[j]; r.Key.Mode == "" {
 				r.Key.Mode = "message"
+				if s.Shape == "plain" {
+					r.Key.Mode = "none"
+				}
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"regexp"
 	"regexp/syntax"
@@ -232,7 +233,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	if s.Format == "json_schema" && s.Schema == "never" {
 		p.bad(path+".schema", s.Schema, "contradicts format json_schema")
 	}
-	p.oneOf(path+".shape", s.Shape, "envelope")
+	s.validateShape(path, p)
 	p.oneOf(path+".identity", s.Identity, "auto", "full", "default")
 	p.oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
 	p.oneOf(path+".keyless", s.Keyless, "append", "reject_changes", "full_row")
@@ -242,13 +243,34 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	if s.ReplayWindow < 0 || s.ReplayWindow > 10_000_000 {
 		p.bad(path+".replay_window", s.ReplayWindow, "is not between 0 and 10000000")
 	}
-	if route := newRoute(*s); route.Decode.Validate() != nil {
+	if o := (decode.Options{Placeholder: s.Placeholder}); o.Validate() != nil {
 		p.bad(path+".placeholder", s.Placeholder, "is not hex: and pairs of hexadecimal digits")
 	}
 	atLeast(p, path+".max_record_bytes", s.MaxRecordBytes, 1)
 	atLeast(p, path+".discovery_interval", s.DiscoveryInterval, 100*time.Millisecond)
 	for i, r := range s.Routes {
 		r.validate(fmt.Sprintf("%s.routes[%d]", path, i), p)
+	}
+}
+
+// validateShape checks what says how values are read.
+func (s *SourceConfig) validateShape(path string, p *problems) {
+	p.oneOf(path+".shape", s.Shape, "envelope", "flattened", "plain")
+	p.oneOf(path+".deletes", s.Deletes, "tombstone", "delete-to-tombstone", "rewrite", "rewrite-with-tombstone", "drop")
+	p.oneOf(path+".connector", s.Connector, "", "postgresql", "mysql", "mariadb", "sqlserver", "oracle", "db2")
+	for _, name := range slices.Sorted(maps.Keys(s.Metadata)) {
+		o := decode.Options{Form: decode.FormFlattened, Metadata: map[string]string{name: s.Metadata[name]}}
+		if o.Validate() != nil {
+			p.bad(path+".metadata."+name, s.Metadata[name], "is not op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order or source.MEMBER")
+		}
+	}
+	switch {
+	case s.Shape != "flattened" && s.Deletes != "tombstone":
+		p.bad(path+".deletes", s.Deletes, "is of shape flattened only")
+	case s.Shape != "flattened" && len(s.Metadata) > 0:
+		p.wrong(path+".metadata", "is of shape flattened only")
+	case s.Shape == "envelope" && s.Connector != "":
+		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
 	}
 }
 

@@ -37,6 +37,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	if err != nil {
 		return ingest.Input{}, err
 	}
+	warnShape(s, log)
 	in := ingest.Input{Source: src, ReplayWindow: s.ReplayWindow}
 	for _, r := range s.Routes {
 		route := newRoute(s)
@@ -46,6 +47,8 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 			route.Key, route.Columns = ingest.KeyColumns, r.Key.Columns
 		case "none":
 			route.Key = ingest.KeyNone
+		default:
+			route.Key = ingest.KeyMessage
 		}
 		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
 		if r.Keyless != "" {
@@ -57,6 +60,22 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	rest.Topic = ".*"
 	in.Routes = append(in.Routes, rest)
 	return in, nil
+}
+
+// warnShape says what a flattened source cannot tell (spec/debezium.md 1.13).
+func warnShape(s SourceConfig, log *slog.Logger) {
+	if s.Shape != "flattened" {
+		return
+	}
+	log = log.With("source", s.Name)
+	if s.Deletes == "drop" {
+		log.Warn("flattened with deletes: drop: rows that are deleted at the source stay; set the transformation's delete.tombstone.handling.mode to rewrite")
+	}
+	position := map[string]bool{"source.lsn": true, "source.pos": true, "source.commit_lsn": true, "source.scn": true, "source.ord": true}
+	if s.ReplayFilter != "off" && !slices.ContainsFunc(slices.Collect(maps.Values(s.Metadata)), func(m string) bool { return position[m] }) {
+		log.Warn("flattened without the source's position in metadata: events that the connector sends again are not recognised; rows with a key come right all the same")
+	}
+	log.Info("flattened topics tell of no truncate, and of no key change but as a delete and a create")
 }
 
 func newSource(s SourceConfig, instance string, log *slog.Logger) (ingest.Source, error) {
@@ -132,6 +151,20 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Decode.Format = decode.FormatSchema
 	case s.Schema == "never":
 		r.Decode.Format = decode.FormatPlain
+	}
+	switch s.Shape {
+	case "flattened":
+		r.Decode.Form, r.Decode.Metadata = decode.FormFlattened, s.Metadata
+	case "plain":
+		r.Decode.Form = decode.FormPlain
+		r.Key = ingest.KeyNone
+	}
+	r.Decode.Connector = s.Connector
+	switch s.Deletes {
+	case "rewrite", "rewrite-with-tombstone":
+		r.Decode.Deletes = decode.DeletesRewrite
+	case "drop":
+		r.Decode.Deletes = decode.DeletesDrop
 	}
 	switch s.Identity {
 	case "full":

@@ -121,7 +121,7 @@ sources:
     topics: ['$2']
     format: json
     schema: auto
-    shape: envelope
+    ${firn_shape:-shape: envelope}
     keyless: full_row
 tables:
   defaults:

@@ -40,6 +40,14 @@ name=${1:-}
 case $name in
   postgres-json-schemas) prefix=pgs namespace=pgs_public expected=$live/expected/postgres ;;
   postgres-full-identity) prefix=pgi namespace=pgi_public expected=$live/expected/postgres-full ;;
+  postgres-flattened)
+    prefix=pgf namespace=pgf_public expected=$live/expected/postgres
+    # shellcheck disable=SC2034 # firn_config reads it
+    firn_shape='shape: flattened
+    deletes: rewrite-with-tombstone
+    connector: postgresql
+    metadata: {__op: op, __table: source.table, __lsn: source.lsn, __source_ts_ms: source.ts_ms}'
+    ;;
   mariadb-json-schemas) prefix=mys namespace=mys_shop expected=$live/expected/mariadb ;;
   *) prefix=dbserver1 namespace=dbserver1_public expected=$work/expected ;;
 esac
@@ -56,14 +64,14 @@ else
   tables=(customers products orders order_items docs)
   [ -z "$more" ] || tables+=(types)
 fi
-# Truncates have no key: with several partitions their order against the rows is lost before firn sees them.
-[ -z "$more" ] || [ "$partitions" != 1 ] || [ "$prefix" = dbserver1 ] || tables+=(staging)
+# Truncates have no key: with several partitions their order against the rows is lost before firn sees them. Flattened topics have none.
+[ -z "$more" ] || [ "$partitions" != 1 ] || [ "$prefix" = dbserver1 ] || [ "$prefix" = pgf ] || tables+=(staging)
 # Rows without a key: firn takes updates and deletes of them in one partition only, where they have an order; the PostgreSQL
 # recording with the default identity has none of either.
 keyless=
 case $partitions-$prefix in
   *-dbserver1) ;;
-  1-* | *-pgs) keyless=$namespace.events ;;
+  1-* | *-pgs | *-pgf) keyless=$namespace.events ;;
 esac
 
 topics="$prefix(\\..*)?" # the prefix alone is MariaDB's topic of schema changes; transactions and messages come too

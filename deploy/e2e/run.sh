@@ -90,6 +90,7 @@ more=()
 for r in "${recordings[@]}"; do part "file $r" "" "$here/replay.sh" --file "${more[@]}" "$r"; done
 for r in "${recordings[@]}"; do part "kafka 3 partitions, kills, readers: $r" kafka "$here/replay.sh" --partitions 3 --kills 5 --readers "${more[@]}" "$r"; done
 part "partitioned, file, kills, readers: postgres-full-identity" "" "$here/replay.sh" --file --partition --kills 3 --readers postgres-full-identity
+part "flattened, file, kills, readers" "" "$here/replay.sh" --file --kills 3 --readers --more postgres-flattened
 part "types" "" "$here/types.sh"
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
 for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done

@@ -18,6 +18,8 @@ type Decoder struct {
 	holes holes
 
 	values, keys schemaCache
+	metadata     map[string]metadata // of flattened rows
+	flatRow      *record             // how flattened rows with a schema were last read
 	loose        loose
 	from         connector // of the record at hand, or expected of it
 
@@ -46,6 +48,7 @@ func New(o Options) *Decoder {
 	}
 	raw, _ := placeholderBytes(o.Placeholder) // valid
 	d := &Decoder{o: o, codec: base64.StdEncoding.Strict(), holes: newHoles(raw)}
+	d.metadata, _ = metadataOf(d.o.Metadata) // valid
 	d.values.compile = d.compileValue
 	d.keys.compile = d.compileKey
 	d.loose.stale = true
@@ -101,11 +104,7 @@ func (d *Decoder) decode(r *Record) bool {
 		d.topic, d.named = r.Topic, d.kindOfName(r.Topic)
 	}
 	if r.Value == nil {
-		d.ev.Kind = Tombstone
-		if d.noKey(r.Key) {
-			d.ev.Kind = TombstoneWithoutKey
-		}
-		return true
+		return d.nullValue(r)
 	}
 	if d.named == Heartbeat {
 		d.ev.Kind = Heartbeat
@@ -185,6 +184,9 @@ func (d *Decoder) document(b []byte) bool {
 		d.restart()
 	}
 	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) {
+		if d.o.Form != FormEnvelope {
+			return d.nullRow()
+		}
 		return d.fail(ReasonNullLiteral, "")
 	}
 	if !d.validUTF8(b) {
@@ -226,6 +228,9 @@ func (d *Decoder) payload(s *writerSchema) bool {
 		}
 		d.from = s.from
 	}
+	if d.o.Form != FormEnvelope {
+		return d.flat(s)
+	}
 	switch d.peek() {
 	case '{':
 	case 'n':
@@ -256,6 +261,9 @@ func (d *Decoder) change(r *Record) bool {
 		return d.fail(ReasonKeyMissing, "a delete without key and before")
 	}
 	row := d.env.row
+	if row == nil && d.o.Form != FormEnvelope && !d.env.before.given() && !d.env.after.given() {
+		row = d.keyOnly(r.Key)
+	}
 	if row == nil {
 		if row, ok = d.looseRow(); !ok {
 			return false
@@ -269,7 +277,7 @@ func (d *Decoder) change(r *Record) bool {
 	d.ev.Shape = shape
 	if d.env.after.given() {
 		d.after = resize(d.after, len(shape.Columns))
-		if !d.fillKey(shape, len(row.fields)) {
+		if !d.fillKey(shape, len(row.columns())) {
 			return false
 		}
 		d.ev.After, d.ev.Placeholders = d.after, d.marks
@@ -329,7 +337,7 @@ func (d *Decoder) fillKey(shape *Shape, fields int) bool {
 
 // readBefore decodes the old row where it can be trusted (D4) and is whole.
 func (d *Decoder) readBefore(r *Record, row *record, shape *Shape) {
-	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.env.before.given() {
+	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.env.before.given() || d.o.Form != FormEnvelope {
 		return
 	}
 	if !d.trusted() && (!d.o.TrustKeyless || r.Key != nil) {
@@ -385,7 +393,7 @@ func shapeOf(row, key *record) (*Shape, *Rejected) {
 
 func newShape(row, key *record) (*Shape, *Rejected) {
 	s := &Shape{}
-	for _, f := range row.fields {
+	for _, f := range row.columns() {
 		s.Columns = append(s.Columns, f.shapeColumn())
 		if f.nullDefault {
 			s.NullDefaults = append(s.NullDefaults, f.name)
@@ -396,7 +404,7 @@ func newShape(row, key *record) (*Shape, *Rejected) {
 	}
 	for _, f := range key.fields {
 		i, ok := row.index[f.name]
-		if !ok {
+		if !ok || i >= len(row.columns()) {
 			i = len(s.Columns)
 			s.Columns = append(s.Columns, f.shapeColumn())
 		} else if a, b := s.Columns[i].Type, f.conv.typ; !sameValues(a, b) {

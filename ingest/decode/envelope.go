@@ -27,6 +27,7 @@ type envelope struct {
 	ddl           bool
 	message       bool
 	unreadable    bool // the position is: the event has no identity
+	deleted       bool // a flattened row says that it is
 }
 
 // The members of an envelope.

@@ -190,10 +190,17 @@ func (d *Decoder) recordFor(from int) (*record, bool) {
 	for _, f := range l.base.fields {
 		rec.fields = append(rec.fields, field{name: f.name, quoted: f.quoted, conv: f.conv})
 	}
+	var members []field // that are no columns
 	for more := d.open(); more; more = d.more('}') {
 		name, ok := d.text()
 		if !ok || !d.next(':') {
 			return nil, false
+		}
+		if m := d.metadata[string(name)]; m > 0 {
+			if members = append(members, field{name: string(name), quoted: quoted(string(name)), meta: m, conv: noConv}); !d.skip(maxDepth - 2) {
+				return nil, false
+			}
+			continue
 		}
 		v, ok := d.convFor(string(name))
 		switch {
@@ -211,8 +218,12 @@ func (d *Decoder) recordFor(from int) (*record, bool) {
 	if d.err != nil {
 		return nil, false
 	}
+	rec.fields, rec.meta = append(rec.fields, members...), len(members)
 	return l.keep(rec), true
 }
+
+// noConv is of fields that are no columns.
+var noConv = &conv{typ: changelog.Primitive(changelog.String)} //nolint:gochecknoglobals // read only
 
 // keep returns the record that reads as rec does, which may be rec itself.
 func (l *loose) keep(rec *record) *record {

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"firn/changelog"
@@ -18,6 +20,26 @@ const (
 	FormatAuto   Format = iota // each record tells: one whose first member is "schema" or "payload" has a schema
 	FormatSchema               // {"schema":…,"payload":…}, nothing else
 	FormatPlain                // the payload itself
+)
+
+// Form is what the values of a table's topic are.
+type Form uint8
+
+// The forms.
+const (
+	FormEnvelope  Form = iota // Debezium's envelope: before, after, source, op (1.10)
+	FormFlattened             // the row itself, as the transformation ExtractNewRecordState makes it (1.13)
+	FormPlain                 // the row itself, of any producer: each adds a row, and null values say nothing
+)
+
+// Deletes says how a flattened topic tells of a delete: the transformation's delete.tombstone.handling.mode (1.13).
+type Deletes uint8
+
+// The ways.
+const (
+	DeletesNull    Deletes = iota // by a null value (tombstone, delete-to-tombstone)
+	DeletesRewrite                // by a row whose metadata say so; null values say nothing (rewrite, rewrite-with-tombstone)
+	DeletesDrop                   // not at all; null values say nothing (drop)
 )
 
 // TopicKind is what a topic carries.
@@ -62,6 +84,17 @@ type Options struct {
 	Format Format
 	// KeyFormat is the format of keys. Default: as Format.
 	KeyFormat Format
+	// Form of values. Default FormEnvelope.
+	Form Form
+	// Deletes says how a flattened topic tells of a delete. Default: by a null value.
+	Deletes Deletes
+	// Metadata names the members of flattened rows that are no columns, and what they are (1.13): op, deleted, ts_ms, ts_us, ts_ns,
+	// transaction.id, transaction.total_order, transaction.data_collection_order, or source. and a member of the source block. Nothing is
+	// metadata by its name alone, but __deleted where Deletes is DeletesRewrite and nothing else is said to be deleted.
+	Metadata map[string]string
+	// Connector is the kind of source of flattened topics, which do not say it: postgresql, mysql, mariadb, sqlserver, oracle, db2. It
+	// decides how some types are read (3.4). Default: none of them.
+	Connector string
 	// Topic says that the topic is a table's. Default: each record tells.
 	Topic TopicKind
 	// HeartbeatPrefix begins the names of heartbeat topics. Default "__debezium-heartbeat".
@@ -105,6 +138,13 @@ func (o *Options) EnsureDefaults() {
 	if o.MaxMessageBytes == 0 {
 		o.MaxMessageBytes = 64 << 20
 	}
+	if o.Form == FormFlattened && o.Deletes == DeletesRewrite && !slices.Contains(slices.Collect(maps.Values(o.Metadata)), "deleted") {
+		o.Metadata = maps.Clone(o.Metadata)
+		if o.Metadata == nil {
+			o.Metadata = map[string]string{}
+		}
+		o.Metadata["__deleted"] = "deleted"
+	}
 }
 
 // Validate reports all that is wrong with o.
@@ -112,6 +152,18 @@ func (o *Options) Validate() error {
 	var errs []error
 	if o.Format > FormatPlain || o.KeyFormat > FormatPlain || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
+	}
+	if o.Form > FormPlain || o.Deletes > DeletesDrop {
+		errs = append(errs, errors.New("decode: unknown form or way of deletes"))
+	}
+	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0) {
+		errs = append(errs, errors.New("decode: deletes and metadata are of flattened topics only"))
+	}
+	if o.Connector != "" && connectorOf(o.Connector) == connectorOther {
+		errs = append(errs, fmt.Errorf("decode: connector %q: not postgresql, mysql, mariadb, sqlserver, oracle or db2", o.Connector))
+	}
+	if _, err := metadataOf(o.Metadata); err != nil {
+		errs = append(errs, err)
 	}
 	if o.MaxMessageBytes < 0 {
 		errs = append(errs, fmt.Errorf("decode: MaxMessageBytes %d is negative", o.MaxMessageBytes))

@@ -12,6 +12,7 @@ type record struct {
 	index  map[string]int // only for members that are out of order
 	strict bool           // an unknown member is an error; else it sets unknown of the decoder
 	extra  int            // of records that are not strict: fields from here on must be there, else unknown is set
+	meta   int            // so many fields at the end are no columns
 
 	shapes []keyedShape
 }
@@ -28,6 +29,7 @@ type field struct {
 	quoted      []byte // the name and the colon, as converters write them
 	required    bool   // must be there
 	nullDefault bool
+	meta        metadata // 0: it is a column
 	conv        *conv
 }
 
@@ -133,6 +135,12 @@ func (d *Decoder) record(r *record, out []changelog.Value, marks *[]int, depth i
 		}
 		next, count = i+1, count+1
 		f := &r.fields[i]
+		if f.meta > 0 {
+			if out[i] = changelog.NullValue; !d.flatMember(f.meta) {
+				return d.at(f.name)
+			}
+			continue
+		}
 		if marks != nil {
 			d.column = f.name
 		}

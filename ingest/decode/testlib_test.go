@@ -35,6 +35,7 @@ type line struct {
 	Connector string
 	Expect    json.RawMessage
 	Note      string
+	Mode      string // of flattened samples
 }
 
 // readLines reads a recording; a name that ends in .gz is unpacked.
@@ -63,6 +64,7 @@ func readLines(t testing.TB, name string) []line {
 			Headers           []struct{ Key, Value string }
 			Case, ID          string
 			Connector, Note   string
+			Mode              string
 			Expect            json.RawMessage
 			Partition         int32
 			Offset, Timestamp int64
@@ -70,7 +72,7 @@ func readLines(t testing.TB, name string) []line {
 		if err := json.Unmarshal(scan.Bytes(), &raw); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		l := line{Case: raw.Case, ID: raw.ID, Connector: raw.Connector, Expect: raw.Expect, Note: raw.Note}
+		l := line{Case: raw.Case, ID: raw.ID, Connector: raw.Connector, Expect: raw.Expect, Note: raw.Note, Mode: raw.Mode}
 		l.Topic = raw.Topic
 		l.Key, l.Value = payload(t, raw.Key, raw.KeyB), payload(t, raw.Value, raw.ValueB)
 		for _, h := range raw.Headers {

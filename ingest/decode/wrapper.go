@@ -171,6 +171,9 @@ func (d *Decoder) compileFor(raw []byte, from connector) *writerSchema {
 			return w
 		}
 	}
+	if d.o.Form != FormEnvelope {
+		return d.compileFlat(w, s)
+	}
 	row := s.field("after")
 	if row == nil {
 		row = s.field("before")
