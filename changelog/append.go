@@ -8,6 +8,12 @@ type Append struct {
 	Parked    []Parked
 	Moved     []MovedRow
 	Stale     []StaleMark
+
+	// Unparked are the IDs of parked records that are gone once the append is durable: it holds their changes, or they are
+	// given up. Reparked are parked records in the place of those with their IDs. The append is refused whole if one of them
+	// is not there, so that what was parked is applied once (P1), whoever else works on it.
+	Unparked []uint64
+	Reparked []Parked
 }
 
 // TableAppend is the changes of one table, in order. Their Seq is ignored: the LogStore gives it.
@@ -37,6 +43,24 @@ type Parked struct {
 	RecordKey   []byte
 	RecordValue []byte
 	Headers     []Header
+
+	Cut  *ParkedCut  // RecordValue is the beginning of a larger value; nil: it is whole
+	Edit *ParkedEdit // what an operator put in place of the record; nil: nothing
+}
+
+// ParkedCut tells of a value that was too large to be parked whole.
+type ParkedCut struct {
+	Bytes  int64 // of the value
+	SHA256 [32]byte
+}
+
+// ParkedEdit is what is read in place of a parked record, which stays as it was received.
+type ParkedEdit struct {
+	By          string // who
+	Time        int64  // when, µs since 1970-01-01 UTC
+	RecordKey   []byte
+	RecordValue []byte
+	Headers     []Header
 }
 
 // MovedRow is the last row of a key that a key change deleted, kept for the create of the new key, whose columns out
@@ -54,6 +78,15 @@ type StaleMark struct {
 	Key    Key
 	Set    bool
 	Reason string // why, where Set
+
+	// Hold says that later events of the key queue behind its parked records (on_parked: queue). First is the ID of the
+	// oldest of those: what was parked before it is superseded. Where it is to be parked by the append that sets the mark,
+	// Record is 1 + its index in Parked, and First is the LogStore's to give. Skipped says that an event before First was
+	// given up: replays must not build on the stored row either.
+	Hold    bool
+	Skipped bool
+	First   uint64
+	Record  int
 }
 
 // Applied tells what an Append became.

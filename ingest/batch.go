@@ -15,6 +15,7 @@ type batch struct {
 	parked  []changelog.Parked
 	moved   []changelog.MovedRow
 	stale   []changelog.StaleMark
+	behind  []int // of parked: those that a mark from before the batch holds
 	arena   arena
 	index   keyIndex
 	records int // taken in, whatever became of them
@@ -31,6 +32,7 @@ func (b *batch) reset() {
 	clear(b.changes) // drops references to record bytes
 	clear(b.parked)
 	b.changes, b.parked, b.moved, b.stale = b.changes[:0], b.parked[:0], b.moved[:0], b.stale[:0]
+	b.behind = b.behind[:0]
 	b.arena.reset()
 	b.index.reset()
 	b.records, b.bytes, b.counts, b.skipped = 0, 0, Counts{}, [kinds]int64{}
@@ -49,14 +51,16 @@ func (b *batch) last(key changelog.Key) *changelog.Change {
 	return nil
 }
 
-// isStale returns what the batch says of a key: whether it has a mark, and which.
-func (b *batch) isStale(key changelog.Key) (set, known bool) {
-	for _, m := range slices.Backward(b.stale) {
-		if bytes.Equal(m.Key, key) {
-			return m.Set, true
+// mark returns the last mark of a key in the batch, or nil.
+func (b *batch) mark(key changelog.Key) *changelog.StaleMark { return lastMark(b.stale, key) }
+
+func lastMark(marks []changelog.StaleMark, key changelog.Key) *changelog.StaleMark {
+	for i := range slices.Backward(marks) {
+		if bytes.Equal(marks[i].Key, key) {
+			return &marks[i]
 		}
 	}
-	return false, false
+	return nil
 }
 
 // movedRow returns the row kept last in the batch for a moved key.

@@ -56,12 +56,16 @@ type view struct {
 	stale     map[string]string
 	parked    []changelog.Parked
 	changes   []tableChange
+	marks     map[string]changelog.StaleMark
+	nextID    uint64 // of parked records, less one
 }
 
 type tableChange struct {
 	table changelog.TableID
 	changelog.Change
 }
+
+var errNoParked = errors.New("no such parked record")
 
 var errDead = errors.New("the log is dead")
 
@@ -73,6 +77,10 @@ func (v view) clone() view {
 	c := view{
 		rows: maps.Clone(v.rows), positions: maps.Clone(v.positions), moved: maps.Clone(v.moved), stale: maps.Clone(v.stale),
 		parked: slices.Clone(v.parked), changes: slices.Clone(v.changes),
+		marks: maps.Clone(v.marks), nextID: v.nextID,
+	}
+	if v.marks == nil {
+		c.marks = map[string]changelog.StaleMark{}
 	}
 	if v.rows == nil {
 		c.rows, c.positions, c.moved, c.stale = map[string]changelog.Row{}, map[changelog.StreamID]int64{}, map[string]changelog.Row{}, map[string]string{}
@@ -105,19 +113,40 @@ func (v *view) apply(a changelog.Append) {
 	for _, m := range a.Moved {
 		v.moved[rowKey(m.Table, m.Key)+"@"+m.Native] = m.Row
 	}
+	first := v.nextID + 1
+	for _, p := range a.Parked {
+		v.nextID++
+		p.ID = v.nextID
+		v.parked = append(v.parked, p)
+	}
+	for _, id := range a.Unparked {
+		v.parked = slices.DeleteFunc(v.parked, func(p changelog.Parked) bool { return p.ID == id })
+	}
+	for _, p := range a.Reparked {
+		v.parked[v.parkedAt(p.ID)] = p
+	}
 	for _, s := range a.Stale {
+		delete(v.marks, rowKey(s.Table, s.Key))
 		if s.Set {
+			if s.Record > 0 {
+				s.First, s.Record = first+uint64(s.Record-1), 0
+			}
+			v.marks[rowKey(s.Table, s.Key)] = s
 			v.stale[rowKey(s.Table, s.Key)] = s.Reason
 		} else {
 			delete(v.stale, rowKey(s.Table, s.Key))
 		}
 	}
-	v.parked = append(v.parked, a.Parked...)
+}
+
+func (v *view) parkedAt(id uint64) int {
+	return slices.IndexFunc(v.parked, func(p changelog.Parked) bool { return p.ID == id })
 }
 
 // copyAppend keeps nothing of the caller's.
 func copyAppend(a changelog.Append) changelog.Append {
 	c := changelog.Append{Positions: slices.Clone(a.Positions), Parked: slices.Clone(a.Parked), Moved: slices.Clone(a.Moved), Stale: slices.Clone(a.Stale)}
+	c.Unparked, c.Reparked = slices.Clone(a.Unparked), slices.Clone(a.Reparked)
 	for _, t := range a.Tables {
 		changes := slices.Clone(t.Changes)
 		for i := range changes {
@@ -169,6 +198,15 @@ func (l *fakeLog) Submit(_ context.Context, a changelog.Append) (ingest.Ticket, 
 		return nil, fmt.Errorf("no space: %w", ingest.ErrFull)
 	}
 	a = copyAppend(a)
+	settled := slices.Clone(a.Unparked)
+	for _, p := range a.Reparked {
+		settled = append(settled, p.ID)
+	}
+	for _, id := range settled {
+		if l.visible.parkedAt(id) < 0 {
+			return nil, errNoParked
+		}
+	}
 	for _, p := range a.Positions {
 		if old, ok := l.visible.positions[p.StreamID]; ok && p.Next < old {
 			l.violations = append(l.violations, fmt.Sprintf("position of %s from %d back to %d", p.StreamID, old, p.Next))
@@ -306,10 +344,59 @@ func (l *fakeLog) Keys(_ context.Context, t changelog.TableID) iter.Seq2[changel
 	return each(keysOf(l.visible.rows, t))
 }
 
-func (l *fakeLog) StaleKeys(_ context.Context, t changelog.TableID) iter.Seq2[changelog.Key, error] {
+func (l *fakeLog) StaleKeys(_ context.Context, t changelog.TableID) iter.Seq2[changelog.StaleMark, error] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return each(keysOf(l.visible.stale, t))
+	var marks []changelog.StaleMark
+	for _, k := range keysOf(l.visible.marks, t) {
+		marks = append(marks, l.visible.marks[rowKey(t, k)])
+	}
+	return func(yield func(changelog.StaleMark, error) bool) {
+		for _, m := range marks {
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l *fakeLog) StaleMark(t changelog.TableID, key changelog.Key) (changelog.StaleMark, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m, ok := l.visible.marks[rowKey(t, key)]
+	return m, ok, nil
+}
+
+func (l *fakeLog) ParkedGet(_ context.Context, id uint64) (changelog.Parked, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := l.visible.parkedAt(id); i >= 0 {
+		return l.visible.parked[i], nil
+	}
+	return changelog.Parked{}, errNoParked
+}
+
+func (l *fakeLog) ParkedOf(ctx context.Context, t changelog.TableID, key changelog.Key, first uint64) iter.Seq2[changelog.Parked, error] {
+	return func(yield func(changelog.Parked, error) bool) {
+		for p := range l.ParkedList(ctx, t, max(first, 1)-1) {
+			if bytes.Equal(p.Key, key) && !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (l *fakeLog) ParkedList(_ context.Context, t changelog.TableID, after uint64) iter.Seq2[changelog.Parked, error] {
+	l.mu.Lock()
+	all := slices.Clone(l.visible.parked)
+	l.mu.Unlock()
+	return func(yield func(changelog.Parked, error) bool) {
+		for _, p := range all {
+			if p.ID > after && p.Table == t && !yield(p, nil) {
+				return
+			}
+		}
+	}
 }
 
 // The registry: what it does is durable at once.

@@ -33,8 +33,20 @@ type Log interface {
 	// valid until the next one.
 	Keys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error]
 
-	// StaleKeys yields the keys that are marked stale. A key is valid until the next one.
-	StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error]
+	// StaleKeys yields the marks of keys that are marked stale.
+	StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.StaleMark, error]
+
+	// StaleMark returns the mark of a key; false if it has none.
+	StaleMark(table changelog.TableID, key changelog.Key) (changelog.StaleMark, bool, error)
+
+	// ParkedGet returns a parked record. An error says that there is none with the ID.
+	ParkedGet(ctx context.Context, id uint64) (changelog.Parked, error)
+
+	// ParkedOf yields the parked records of a key with IDs from first, ascending.
+	ParkedOf(ctx context.Context, table changelog.TableID, key changelog.Key, first uint64) iter.Seq2[changelog.Parked, error]
+
+	// ParkedList yields the parked records of a table (0: those that reached no table) with IDs above after, ascending.
+	ParkedList(ctx context.Context, table changelog.TableID, after uint64) iter.Seq2[changelog.Parked, error]
 }
 
 // Ticket is one submitted append.

@@ -17,6 +17,7 @@ type metrics struct {
 	barriers     *prometheus.CounterVec
 	evolutions   *prometheus.CounterVec
 	full         prometheus.Counter
+	repaired     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -51,6 +52,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		full: f.NewCounter(prometheus.CounterOpts{
 			Name: "firn_source_log_full_total", Help: "Times that a partition waited for space in the log.",
 		}),
+		repaired: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "firn_parked_repaired_total", Help: "Parked records, by what was done with them: edited, skipped (given up), replayed (applied).",
+		}, []string{"action"}),
 	}
 }
 

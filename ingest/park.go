@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 const (
 	reasonUnresolved     = "placeholder_unresolved"
 	reasonKeyStale       = "key_stale"
+	reasonKeyQueued      = "key_queued" // ours: nothing is wrong with it but that an earlier event of its key is parked
 	reasonTruncateUnsafe = "truncate_unsafe"
 	reasonRecordBroken   = "record_broken" // ours: the source itself could not read it
 	reasonPartition      = "partition_value"
@@ -39,7 +41,44 @@ func (w *worker) reject(r *Record, reason, detail string, key func(changelog.Key
 		return
 	}
 	p.Key = w.batch.arena.keep(k)
-	w.batch.stale = append(w.batch.stale, changelog.StaleMark{Table: t.ID, Key: p.Key, Set: true, Reason: reason})
+	queue := w.target.OnParked == ParkedQueue
+	stale, hold := w.staleMark(p.Key)
+	if hold || stale && !queue {
+		w.batch.behind = append(w.batch.behind, len(w.batch.parked)-1)
+		return
+	}
+	w.batch.stale = append(w.batch.stale, changelog.StaleMark{
+		Table: t.ID, Key: p.Key, Set: true, Reason: reason, Hold: queue, Skipped: stale, Record: len(w.batch.parked),
+	})
+}
+
+// queue parks a record whose key, in w.key, has a parked one.
+func (w *worker) queue(r *Record, table changelog.TableID) {
+	w.count(&w.batch.counts.Parked, r)
+	w.park(r, reasonKeyQueued, "an earlier event of the key is parked", false)
+	n := len(w.batch.parked) - 1
+	w.batch.parked[n].Table, w.batch.parked[n].Key = table, w.keep(w.key)
+	w.batch.behind = append(w.batch.behind, n)
+}
+
+// marks returns the stale marks of the batch, and such as begin a queue anew with records whose mark has gone since they were
+// parked: the queue was replayed or skipped meanwhile. The caller has the table's marks.
+func (w *worker) marks() []changelog.StaleMark {
+	b := &w.batch
+	all := slices.Clip(b.stale)
+	queue := w.target.OnParked == ParkedQueue
+	for _, i := range b.behind {
+		p := &b.parked[i]
+		if lastMark(all, p.Key) != nil {
+			continue
+		}
+		stale, hold := w.table.stale.get(p.Key)
+		if hold || stale && !queue {
+			continue
+		}
+		all = append(all, changelog.StaleMark{Table: p.Table, Key: p.Key, Set: true, Reason: p.Reason, Hold: queue, Skipped: stale, Record: i + 1})
+	}
+	return all
 }
 
 // subMicroEvery is how often cut digits of a column's times are reported: they come with every event.
@@ -95,5 +134,8 @@ func (w *worker) park(r *Record, reason, detail string, applied bool) {
 		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp,
 		RecordKey: r.Key, RecordValue: r.Value, Headers: r.Headers,
 	})
+	if w.repairs && !applied {
+		return // it was counted when it was parked first
+	}
 	w.runner.pipeline.metrics.parked.WithLabelValues(w.id.Source, w.id.Topic, reason).Inc()
 }

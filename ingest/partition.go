@@ -33,6 +33,15 @@ func (w *worker) completeBefore(ctx context.Context) (leave func(), err error) {
 	if leave, err = w.table.enter(ctx); err != nil {
 		return nil, err
 	}
+	if err := w.complete(ctx, t); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// complete is completeBefore for a caller that has entered t, a table whose rows move.
+func (w *worker) complete(ctx context.Context, t *Table) error {
 	rows := make(map[string]changelog.Row, len(w.batch.changes))
 	for i := range w.batch.changes {
 		c := &w.batch.changes[i]
@@ -41,13 +50,13 @@ func (w *worker) completeBefore(ctx context.Context) (leave func(), err error) {
 		}
 		before, known := rows[string(c.Key)]
 		if !known {
+			var err error
 			if before, _, err = w.log.Row(ctx, t.ID, c.Key); err != nil {
-				leave()
-				return nil, w.readError(ctx, err)
+				return w.readError(ctx, err)
 			}
 		}
 		c.Before = before
 		rows[string(c.Key)] = c.After
 	}
-	return leave, nil
+	return nil
 }

@@ -27,6 +27,7 @@ type Pipeline struct {
 	metrics *metrics
 	runners []*runner
 	logger  *slog.Logger
+	repair  chan struct{} // has one element while somebody edits, skips or replays parked records
 
 	mu struct {
 		sync.Mutex
@@ -41,7 +42,7 @@ var ErrNoSource = errors.New("ingest: no such source")
 func New(log Log, tables Tables, inputs []Input, o Options) (*Pipeline, error) {
 	o.EnsureDefaults()
 	errs := []error{o.Validate()}
-	p := &Pipeline{log: log, tables: tables, opts: o, metrics: newMetrics(o.Registerer), logger: o.Logger}
+	p := &Pipeline{log: log, tables: tables, opts: o, metrics: newMetrics(o.Registerer), logger: o.Logger, repair: make(chan struct{}, 1)}
 	p.mu.tables = map[string]*table{}
 	names := map[string]bool{}
 	for _, in := range inputs {
@@ -122,7 +123,7 @@ func (p *Pipeline) table(name string) *table {
 	defer p.mu.Unlock()
 	t := p.mu.tables[name]
 	if t == nil {
-		t = &table{name: name, tables: p.tables, metrics: p.metrics, appends: make(chan struct{}, 1)}
+		t = &table{name: name, tables: p.tables, metrics: p.metrics, appends: make(chan struct{}, 1), marks: make(chan struct{}, 1)}
 		p.mu.tables[name] = t
 	}
 	return t

@@ -55,16 +55,6 @@ func (l realLog) Keys(ctx context.Context, table changelog.TableID) iter.Seq2[ch
 	}
 }
 
-func (l realLog) StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error] {
-	return func(yield func(changelog.Key, error) bool) {
-		for m, err := range l.Store.StaleKeys(ctx, table) {
-			if !yield(m.Key, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
 type realTables struct{ *state.Registry }
 
 func realTable(t *state.Table, err error) (*ingest.Table, error) {

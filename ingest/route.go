@@ -39,6 +39,15 @@ const (
 	KeylessFullRow                    // one row that is equal to the old one goes; parked where the old one is not known, or order is not
 )
 
+// ParkedRule says what becomes of events of a key that has a parked one.
+type ParkedRule uint8
+
+// The rules.
+const (
+	ParkedSupersede ParkedRule = iota // a whole row or a delete is applied, and what is parked is superseded (spec/debezium.md 2.7)
+	ParkedQueue                       // they queue behind it, in order, until it is replayed or skipped
+)
+
 // ResnapshotRule says what becomes of a snapshot that comes again for a table without a key: all its rows would be there
 // twice.
 type ResnapshotRule uint8
@@ -66,6 +75,8 @@ type Route struct {
 	Resnapshot ResnapshotRule
 	// Truncate is what a truncate becomes. Default: it is applied where that is safe.
 	Truncate TruncateRule
+	// OnParked is what becomes of events of a key that has a parked one. Default: whole rows are applied.
+	OnParked ParkedRule
 	// KeepRepeats turns off the filter of events that a connector sends again (spec/debezium.md 2.4).
 	KeepRepeats bool
 	// Decode says how records are read.

@@ -12,17 +12,18 @@ import (
 type staleKeys struct {
 	count atomic.Int64 // so that the usual case, none, takes no lock
 	mu    sync.Mutex
-	keys  map[string]struct{}
+	keys  map[string]bool // true: later events of the key queue
 }
 
-func (s *staleKeys) has(key []byte) bool {
+// get reports whether a key is stale, and whether its later events queue.
+func (s *staleKeys) get(key []byte) (stale, hold bool) {
 	if s.count.Load() == 0 {
-		return false
+		return false, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.keys[string(key)]
-	return ok
+	hold, stale = s.keys[string(key)]
+	return stale, hold
 }
 
 // apply makes marks of a submitted append count. It returns how many keys are stale.
@@ -33,11 +34,11 @@ func (s *staleKeys) apply(marks []changelog.StaleMark) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keys == nil {
-		s.keys = make(map[string]struct{})
+		s.keys = make(map[string]bool)
 	}
 	for _, m := range marks {
 		if m.Set {
-			s.keys[string(m.Key)] = struct{}{}
+			s.keys[string(m.Key)] = m.Hold
 		} else {
 			delete(s.keys, string(m.Key))
 		}

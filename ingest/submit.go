@@ -25,22 +25,19 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 	}
 	a := changelog.Append{
 		Positions: []changelog.StreamPosition{{StreamID: w.id, Next: w.next}},
-		Parked:    b.parked, Moved: b.moved, Stale: b.stale,
+		Parked:    b.parked, Moved: b.moved,
 	}
 	if len(b.changes) > 0 {
 		a.Tables = []changelog.TableAppend{{Table: w.table.current.Load().ID, Changes: b.changes}}
 	}
+	w.freed = w.freed[:0]
 	ticket, err := w.append(ctx, a)
 	leave()
 	if err != nil {
 		return err
 	}
-	if len(b.stale) > 0 {
-		n := w.table.stale.apply(b.stale)
-		w.runner.pipeline.metrics.stale.WithLabelValues(w.table.name).Set(float64(n))
-		if n > w.opts.MaxStaleKeys {
-			err = final(fmt.Errorf("table %s has %d stale keys, the limit is %d", w.table.name, n, w.opts.MaxStaleKeys))
-		}
+	if n := int(w.table.stale.count.Load()); len(b.stale)+len(b.behind) > 0 && n > w.opts.MaxStaleKeys {
+		err = final(fmt.Errorf("table %s has %d stale keys, the limit is %d", w.table.name, n, w.opts.MaxStaleKeys))
 	}
 	for kind, n := range b.skipped {
 		if n > 0 {
@@ -49,6 +46,9 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 	}
 	w.acks.push(ctx, submitted{ticket: ticket, next: w.next, end: end, counts: b.counts})
 	w.member.progress(w.next)
+	if len(w.freed) > 0 && err == nil {
+		err = w.release(ctx, w.freed)
+	}
 	b.reset()
 	return err
 }
@@ -56,7 +56,7 @@ func (w *worker) submit(ctx context.Context, end int64) error {
 // append submits a, and waits as long as it takes for space, or for a stopped table: the source is held back meanwhile (P7).
 func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error) {
 	for delay := time.Duration(0); ; delay = min(delay+100*time.Millisecond, 5*time.Second) {
-		ticket, err := w.log.Submit(ctx, a)
+		ticket, err := w.tryAppend(ctx, a)
 		if err == nil {
 			return ticket, nil
 		}
@@ -88,4 +88,28 @@ func (w *worker) append(ctx context.Context, a changelog.Append) (Ticket, error)
 			return nil, final(fmt.Errorf("wait for space in the log: %w", err))
 		}
 	}
+}
+
+// tryAppend submits a with the stale marks of the batch, which count when it returns. Nobody replays or skips parked records of
+// the table meanwhile; while the caller waits to try again, they may: it can be what makes the space.
+func (w *worker) tryAppend(ctx context.Context, a changelog.Append) (Ticket, error) {
+	if len(w.batch.stale) == 0 && len(w.batch.behind) == 0 {
+		return w.log.Submit(ctx, a)
+	}
+	unlock, err := w.table.lockMarks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	a.Stale = w.marks()
+	ticket, err := w.log.Submit(ctx, a)
+	if err == nil {
+		w.table.marked(a.Stale)
+		for _, m := range a.Stale[len(w.batch.stale):] {
+			if queuesFreely(&m) {
+				w.freed = append(w.freed, m)
+			}
+		}
+	}
+	return ticket, err
 }

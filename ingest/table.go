@@ -23,7 +23,35 @@ type table struct {
 	loaded  atomic.Bool // the stale keys are those of the log
 
 	evolution sync.Mutex
-	appends   chan struct{} // has one element while a stream reads rows and appends what it makes of them
+	appends   chan struct{}         // has one element while a stream reads rows and appends what it makes of them
+	free      []changelog.StaleMark // queues that a crash has left before they were replayed; guarded by evolution
+	marks     chan struct{}         // has one element while an append that depends on stale marks, or changes them, is submitted
+}
+
+// lockMarks waits until nobody else submits an append that depends on the stale marks. It comes after enter, where both are needed.
+func (t *table) lockMarks(ctx context.Context) (unlock func(), err error) {
+	select {
+	case t.marks <- struct{}{}:
+		return func() { <-t.marks }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// freeQueues returns, once, the queues that wait for nothing.
+func (t *table) freeQueues() []changelog.StaleMark {
+	t.evolution.Lock()
+	defer t.evolution.Unlock()
+	free := t.free
+	t.free = nil
+	return free
+}
+
+// marked makes marks of a submitted append count, and returns how many keys are stale.
+func (t *table) marked(marks []changelog.StaleMark) int {
+	n := t.stale.apply(marks)
+	t.metrics.stale.WithLabelValues(t.name).Set(float64(n))
+	return n
 }
 
 // enter waits until no other stream is between reading the table's rows and appending changes of them.
@@ -53,13 +81,16 @@ func (t *table) openLocked(ctx context.Context, log Log) error {
 		return nil
 	}
 	var marks []changelog.StaleMark
-	for key, err := range log.StaleKeys(ctx, now.ID) {
+	for m, err := range log.StaleKeys(ctx, now.ID) {
 		if err != nil {
 			return fmt.Errorf("read stale keys of %s: %w", t.name, err)
 		}
-		marks = append(marks, changelog.StaleMark{Key: slices.Clone(key), Set: true})
+		marks = append(marks, m)
+		if queuesFreely(&m) {
+			t.free = append(t.free, m)
+		}
 	}
-	t.metrics.stale.WithLabelValues(t.name).Set(float64(t.stale.apply(marks)))
+	t.marked(marks)
 	t.loaded.Store(true)
 	return nil
 }

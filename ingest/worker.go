@@ -46,6 +46,9 @@ type worker struct {
 	rekeyed map[*decode.Shape]*rekeyed // nil: the message key is the key
 	key     []byte                     // scratch
 	sampled map[string]int64           // when a column's cut times were last reported, µs
+	repairs bool                       // it replays what is parked
+
+	freed []changelog.StaleMark // of the last append: queues whose first record waits for nothing
 }
 
 // consume takes in a stream until ctx ends or the stream does.
@@ -56,6 +59,9 @@ func (r *runner) consume(ctx context.Context, s Stream) (err error) {
 	}
 	if err := w.table.open(ctx, w.log); err != nil {
 		return final(err)
+	}
+	if err := w.release(ctx, w.table.freeQueues()); err != nil {
+		return err
 	}
 	w.member = r.topic(w.part.Topic).join(w.part.Index, w.next)
 	assigned := ctx
@@ -73,19 +79,8 @@ func (r *runner) consume(ctx context.Context, s Stream) (err error) {
 }
 
 func (r *runner) newWorker(s Stream) (*worker, error) {
-	part := s.Partition()
-	t := r.router.route(part.Topic)
-	w := &worker{
-		runner: r, log: r.pipeline.log, opts: &r.pipeline.opts, stream: s, part: part, id: part.Stream(r.source.Name()),
-		target: t, table: r.pipeline.table(t.table), decoder: decode.New(t.Decode), state: r.state(part), bindings: map[*decode.Shape]*binding{},
-	}
-	w.decoder.SetPlan(t.Plan)
-	if !t.KeepRepeats {
-		w.filter = newIdentities(r.window)
-	}
-	if t.Key == KeyColumns {
-		w.rekeyed = map[*decode.Shape]*rekeyed{}
-	}
+	w := r.worker(s.Partition())
+	w.stream = s
 	next, known, err := w.log.Position(w.id)
 	if err != nil {
 		return nil, final(err)
@@ -98,6 +93,23 @@ func (r *runner) newWorker(s Stream) (*worker, error) {
 	}
 	w.next, w.warmUntil = next, next
 	return w, nil
+}
+
+// worker returns a worker of a partition that has nothing to read yet.
+func (r *runner) worker(part Partition) *worker {
+	t := r.router.route(part.Topic)
+	w := &worker{
+		runner: r, log: r.pipeline.log, opts: &r.pipeline.opts, part: part, id: part.Stream(r.source.Name()),
+		target: t, table: r.pipeline.table(t.table), decoder: decode.New(t.Decode), state: r.state(part), bindings: map[*decode.Shape]*binding{},
+	}
+	w.decoder.SetPlan(t.Plan)
+	if !t.KeepRepeats {
+		w.filter = newIdentities(r.window)
+	}
+	if t.Key == KeyColumns {
+		w.rekeyed = map[*decode.Shape]*rekeyed{}
+	}
+	return w
 }
 
 func final(err error) error { return errors.Join(errFinal, err) }
@@ -327,6 +339,10 @@ func (w *worker) event(ctx context.Context, r *Record, ev *decode.Event) error {
 // change takes in a change of a row.
 func (w *worker) change(ctx context.Context, r *Record, ev *decode.Event, b *binding) error {
 	w.key = b.mapping.Key(w.key[:0], ev.Key)
+	if w.queues(w.key) {
+		w.queue(r, b.table.ID)
+		return nil
+	}
 	var row changelog.Row
 	if ev.Op == changelog.OpDelete {
 		if err := w.move(ctx, ev, b); err != nil {
@@ -380,10 +396,25 @@ func (w *worker) position(r *Record, native string) changelog.Position {
 
 // isStale reports whether the row of a key may be older than a rejected event.
 func (w *worker) isStale(key []byte) bool {
+	stale, _ := w.staleMark(key)
+	return stale
+}
+
+// staleMark reports whether a key is stale, and whether its later events queue.
+func (w *worker) staleMark(key []byte) (stale, hold bool) {
 	if len(w.batch.stale) > 0 {
-		if set, known := w.batch.isStale(key); known {
-			return set
+		if m := w.batch.mark(key); m != nil {
+			return m.Set, m.Set && m.Hold
 		}
 	}
-	return w.table.stale.has(key)
+	return w.table.stale.get(key)
+}
+
+// queues reports whether an event of a key has to queue behind a parked one.
+func (w *worker) queues(key []byte) bool {
+	if w.target.OnParked != ParkedQueue || w.repairs {
+		return false
+	}
+	_, hold := w.staleMark(key)
+	return hold
 }

@@ -40,8 +40,8 @@ func (t *Ticket) Wait(ctx context.Context) (changelog.Applied, error) {
 // Append makes a durable in one atomic batch. It blocks until the batch is synced. Changes get dense SeqNums of their
 // tables in the given order. Append copies what it keeps. Safe for concurrent use.
 //
-// Errors: state.ErrNotFound, no such table; ErrTooLarge; ErrFull and ErrParkedFull, nothing is applied and the same
-// append may be tried again; ErrClosed; ctx's, then a may still become durable; anything else is I/O, after which the
+// Errors: state.ErrNotFound, no such table; ErrTooLarge; ErrNoParked, a record of Unparked or Reparked is not there; ErrFull
+// and ErrParkedFull, nothing is applied and the same append may be tried again; ErrClosed; ctx's, then a may still become durable; anything else is I/O, after which the
 // Store refuses writes until it is reopened.
 func (s *Store) Append(ctx context.Context, a changelog.Append) (changelog.Applied, error) {
 	t, err := s.submit(ctx, &a)
@@ -83,6 +83,10 @@ func (s *Store) submit(ctx context.Context, a *changelog.Append) (*Ticket, error
 		s.release(e)
 		return nil, fmt.Errorf("append: %w", err)
 	}
+	if err := s.settle(ctx, e, a); err != nil {
+		s.release(e)
+		return nil, fmt.Errorf("append: %w", err)
+	}
 	for i := range e.tables { // here, so that the committer never reads
 		if _, err := s.table(e.tables[i].id); err != nil {
 			s.release(e)
@@ -109,7 +113,7 @@ func (s *Store) admit(a *changelog.Append) error {
 	if err := s.Err(); err != nil {
 		return fmt.Errorf("append: the store has failed: %w", err)
 	}
-	if s.space.isFull() {
+	if s.space.isFull() && (len(a.Tables) > 0 || len(a.Unparked) == 0) { // giving up parked records makes space
 		return fmt.Errorf("append: %w", ErrFull)
 	}
 	if len(a.Parked) > 0 && s.parked.isFull(s.opts.ParkedBytes) {
@@ -190,7 +194,12 @@ func (s *Store) applyGroup(g *group) error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	tickets, parked := g.tickets[:0], false
+	settled := map[uint64]bool{}
 	for _, t := range g.tickets {
+		if err := s.unsettled(t.e, settled); err != nil {
+			t.fail(err)
+			continue
+		}
 		if err := s.number(t); err != nil {
 			t.fail(err)
 			continue
@@ -198,7 +207,7 @@ func (s *Store) applyGroup(g *group) error {
 		if err := s.build(g.batch, t.e); err != nil {
 			return err
 		}
-		tickets, parked = append(tickets, t), parked || len(t.e.parked) > 0
+		tickets, parked = append(tickets, t), parked || len(t.e.parked) > 0 || len(t.e.settled) > 0
 	}
 	g.tickets = tickets
 	if parked {
@@ -260,6 +269,8 @@ func (s *Store) build(b *pebble.Batch, e *encoded) error {
 			putSeq(d.Value, uint64(e.tables[o.table].base)+uint64(o.ref))
 		case opParked:
 			putSeq(d.Key[len(d.Key)-8:], firstParked+uint64(o.ref))
+		case opStale:
+			putSeq(d.Value[2:], firstParked+uint64(o.ref))
 		case opSet, opDelete:
 		}
 		if err := d.Finish(); err != nil {

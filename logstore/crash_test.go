@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -283,6 +284,77 @@ func TestUnparkCrash(t *testing.T) {
 		}
 		if err := s.each([]byte{byte(keyspace.SpaceParkedKey)}, func(_, _ []byte) error { keys++; return nil }); err != nil || keys != keyed {
 			t.Errorf("crash at write %d: %d keys of %d records that have one; %v", k, keys, keyed, err)
+		}
+	})
+}
+
+// TestSettleCrash: P1 for replayed records. After the loss of power at any write a parked record is there or its change is,
+// never both or neither, and the mark of its key is with the record; a second replay of the same record is refused.
+func TestSettleCrash(t *testing.T) {
+	done := 0 // acknowledged replays
+	work := func(s *testStore, dead func() bool) {
+		ctx := context.Background()
+		done = 0
+		for i := 0; i < 8 && !dead(); i++ {
+			key := testKey(int64(i))
+			a := changelog.Append{
+				Parked: []changelog.Parked{{Table: s.table, Reason: "utf8", Key: key, RecordValue: []byte("x")}},
+				Stale:  []changelog.StaleMark{{Table: s.table, Key: key, Set: true, Hold: true, Record: 1, Reason: "utf8"}},
+			}
+			if _, err := s.Append(ctx, a); err != nil {
+				t.Fatal(err)
+			}
+			replay := changelog.Append{
+				Tables:   []changelog.TableAppend{{Table: s.table, Changes: []changelog.Change{s.put(changelog.OpCreate, int64(i), "v", int64(i))}}},
+				Unparked: []uint64{uint64(i + 1)}, Stale: []changelog.StaleMark{{Table: s.table, Key: key}},
+			}
+			var group sync.WaitGroup
+			var refused atomic.Int64
+			for range 2 {
+				group.Go(func() {
+					if _, err := s.Append(ctx, replay); errors.Is(err, ErrNoParked) {
+						refused.Add(1)
+					} else if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			if !dead() {
+				if done = i + 1; refused.Load() != 1 {
+					t.Errorf("record %d: %d of 2 replays are refused", i+1, refused.Load())
+				}
+			}
+		}
+	}
+	sweep(t, work, func(t *testing.T, k int, s *testStore) {
+		parked := map[string]bool{}
+		for p, err := range s.ParkedList(t.Context(), s.table, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			parked[string(p.Key)] = true
+			if mark, ok, err := s.Stale(s.table, p.Key); !ok || mark != "utf8" || err != nil {
+				t.Errorf("crash at write %d: record %d is parked, and its key has no mark: %v", k, p.ID, err)
+			}
+		}
+		_, applied, err := s.Bounds(s.table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes := 0
+		for c, err := range s.Scan(t.Context(), s.table, 0, applied) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			changes++
+			if parked[string(c.Key)] {
+				t.Errorf("crash at write %d: change %d is there, and the parked record too", k, c.Seq)
+			}
+		}
+		count := s.ParkedCounts()[ParkedKind{s.table, "utf8"}].Records
+		if total := changes + len(parked); changes < done || count != int64(len(parked)) || total != int(s.parked.next)-1 {
+			t.Errorf("crash at write %d: %d changes (%d acknowledged), %d parked, counted %d, of %d", k, changes, done, len(parked), count, s.parked.next-1)
 		}
 	})
 }

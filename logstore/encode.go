@@ -33,10 +33,11 @@ const (
 	opBlock                // the key ends in the SeqNum; the value has the bytes before it
 	opRow                  // the value begins with the SeqNum
 	opParked               // the key ends in the parked id
+	opStale                // the value has the parked id after version and flags
 )
 
 // op is one write of an append; its key and value lie in the arena. ref is the change's place among the table's
-// changes (opBlock, opRow) or the record's among the parked ones.
+// changes (opBlock, opRow) or the record's among the parked ones (opParked, opStale).
 type op struct {
 	key, val, end uint32
 	ref           uint32
@@ -68,6 +69,7 @@ type encoded struct {
 	tables    []tablePart
 	positions []changelog.StreamPosition
 	parked    []parkedPart
+	settled   []settledPart
 
 	block  blockWriter
 	newest newest
@@ -75,7 +77,7 @@ type encoded struct {
 
 func (e *encoded) reset() {
 	e.arena, e.ops, e.tables = e.arena[:0], e.ops[:0], e.tables[:0]
-	e.positions, e.parked = e.positions[:0], e.parked[:0]
+	e.positions, e.parked, e.settled = e.positions[:0], e.parked[:0], e.settled[:0]
 }
 
 // begin and end bracket the writing of one op: key, value, end.

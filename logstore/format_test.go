@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -209,4 +211,57 @@ func FuzzBlock(f *testing.F) {
 			t.Error("more headers than bytes")
 		}
 	})
+}
+
+// goldenQueue is what goldenQueueAppend writes of records that are cut or edited and of marks that begin a queue.
+var goldenQueue = []string{
+	"14000000010000000000000001 = 0204757466380f7061796c6f61642e61667465722e760080bfd606016b017406c801086c736e3a302f3130904e098000000000000004037b7d02780201680276016e00" +
+		"03e0c508010200000000000000000000000000000000000000000000000000000000002003616e6e80c8d007026b000101650277",
+	"180000000100008000000000000004 = 0201000000000000000175746638",
+	"180000000100008000000000000006 = 02020000000000000009736b6970706564",
+}
+
+func goldenQueueAppend(s *testStore) changelog.Append {
+	p := goldenAppend(s).Parked[0]
+	p.Applied = false
+	p.Cut = &changelog.ParkedCut{Bytes: 70_000, SHA256: [32]byte{1, 2, 31: 32}}
+	p.Edit = &changelog.ParkedEdit{By: "ann", Time: 8_000_000, RecordKey: []byte("k"), Headers: []changelog.Header{{Key: "e", Value: []byte("w")}}}
+	return changelog.Append{
+		Parked: []changelog.Parked{p},
+		Stale: []changelog.StaleMark{
+			{Table: s.table, Key: testKey(4), Set: true, Reason: "utf8", Hold: true, Record: 1},
+			{Table: s.table, Key: testKey(6), Set: true, Reason: "skipped", First: 9, Skipped: true},
+		},
+	}
+}
+
+// TestGoldenQueue pins the second versions of parked records and stale marks, and reads them back.
+func TestGoldenQueue(t *testing.T) {
+	s := openTest(t, "d", testOptions(vfs.NewMem()))
+	want := goldenQueueAppend(s)
+	if _, err := s.Append(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, space := range []keyspace.Space{keyspace.SpaceParked, keyspace.SpaceStale} {
+		if err := s.each([]byte{byte(space)}, func(key, value []byte) error {
+			got = append(got, fmt.Sprintf("%x = %x", key, value))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(got, goldenQueue) {
+		t.Errorf("stored:\n%q,", strings.Join(got, "\",\n\t\""))
+	}
+	p, err := s.ParkedGet(t.Context(), 1)
+	want.Parked[0].ID = 1
+	if err != nil || !reflect.DeepEqual(p, want.Parked[0]) {
+		t.Errorf("read back %+v, %v", p, err)
+	}
+	for n := range len(appendParked(nil, &p)) {
+		if _, err := parseParked(1, s.table, appendParked(nil, &p)[:n]); err == nil {
+			t.Errorf("the first %d bytes are read as a record", n)
+		}
+	}
 }

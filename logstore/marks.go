@@ -18,6 +18,12 @@ import (
 const (
 	movedVersion = 1
 	staleVersion = 1
+	staleQueue   = 2 // flags and the first parked id come before the reason
+
+	staleFixed = 1 + 1 + 8 // of staleQueue
+
+	staleHold    = 0x01 // flags
+	staleSkipped = 0x02
 )
 
 // moved adds the write of the last row of a deleted old key.
@@ -39,8 +45,34 @@ func (e *encoded) stale(m *changelog.StaleMark) {
 		e.end(opDelete, key, val, 0, 0)
 		return
 	}
-	e.arena = append(append(e.arena, staleVersion), m.Reason...)
-	e.end(opSet, key, val, 0, 0)
+	if !m.Hold && !m.Skipped && m.First == 0 && m.Record == 0 {
+		e.arena = append(append(e.arena, staleVersion), m.Reason...)
+		e.end(opSet, key, val, 0, 0)
+		return
+	}
+	e.arena = append(e.arena, staleQueue, flag(m.Hold)*staleHold|flag(m.Skipped)*staleSkipped)
+	e.arena = binary.BigEndian.AppendUint64(e.arena, m.First)
+	e.arena = append(e.arena, m.Reason...)
+	if m.Record > 0 {
+		e.end(opStale, key, val, 0, m.Record-1)
+	} else {
+		e.end(opSet, key, val, 0, 0)
+	}
+}
+
+// parseStale reads the value of a stale mark. It copies what it keeps.
+func parseStale(id changelog.TableID, key changelog.Key, v []byte) (changelog.StaleMark, error) {
+	m := changelog.StaleMark{Table: id, Key: slices.Clone(key), Set: true}
+	switch {
+	case len(v) >= staleFixed && v[0] == staleQueue:
+		m.Hold, m.Skipped = v[1]&staleHold != 0, v[1]&staleSkipped != 0
+		m.First, m.Reason = binary.BigEndian.Uint64(v[2:]), string(v[staleFixed:])
+	case len(v) > 0 && v[0] == staleVersion:
+		m.Reason = string(v[1:])
+	default:
+		return m, fmt.Errorf("stale mark %s of table %d: %w", key, id, errCorrupt)
+	}
+	return m, nil
 }
 
 // MovedRow returns the last row of an old key that a key change at the native position deleted, synced or not.
@@ -73,18 +105,22 @@ func parseMoved(v []byte) (micros int64, row changelog.Row, err error) {
 
 // Stale tells whether a key is marked stale, synced or not, and why.
 func (s *Store) Stale(id changelog.TableID, key changelog.Key) (reason string, stale bool, err error) {
+	m, stale, err := s.StaleMark(id, key)
+	return m.Reason, stale, err
+}
+
+// StaleMark returns the mark of a key, synced or not; false if it has none.
+func (s *Store) StaleMark(id changelog.TableID, key changelog.Key) (changelog.StaleMark, bool, error) {
 	v, closer, err := s.db.Get(keyspace.Stale(nil, id, 0, key))
 	if errors.Is(err, pebble.ErrNotFound) {
-		return "", false, nil
+		return changelog.StaleMark{}, false, nil
 	}
 	if err != nil {
-		return "", false, fmt.Errorf("stale mark %s of table %d: %w", key, id, err)
+		return changelog.StaleMark{}, false, fmt.Errorf("stale mark %s of table %d: %w", key, id, err)
 	}
-	if len(v) == 0 || v[0] != staleVersion {
-		return "", false, errors.Join(fmt.Errorf("stale mark %s of table %d: %w", key, id, errCorrupt), closer.Close())
-	}
-	reason = string(v[1:]) // before Close, in a statement of its own: the order of the two is not defined
-	return reason, true, closer.Close()
+	m, err := parseStale(id, key, v)
+	err = errors.Join(err, closer.Close())
+	return m, err == nil, err
 }
 
 // StaleKeys yields the stale marks of a table in key order. An error comes last.
@@ -99,10 +135,11 @@ func (s *Store) StaleKeys(ctx context.Context, id changelog.TableID) iter.Seq2[c
 			if err != nil {
 				return err
 			}
-			if len(value) == 0 || value[0] != staleVersion {
-				return fmt.Errorf("mark %s: %w", k, errCorrupt)
+			m, err := parseStale(id, k, value)
+			if err != nil {
+				return err
 			}
-			if !yield(changelog.StaleMark{Table: id, Key: slices.Clone(k), Set: true, Reason: string(value[1:])}, nil) {
+			if !yield(m, nil) {
 				return errStop
 			}
 			return nil

@@ -17,7 +17,13 @@ import (
 )
 
 // parkedVersion begins the value of a parked record. Written to disk, append only.
-const parkedVersion = 1
+const (
+	parkedVersion = 1
+	parkedMore    = 2 // of a record that is cut or edited: flags and what they tell of follow the headers
+
+	flagCut  = 0x01
+	flagEdit = 0x02
+)
 
 const metaNextParked = "next-parked"
 
@@ -44,7 +50,12 @@ func (e *encoded) park(p *changelog.Parked) {
 
 // appendParked appends the stored form of p, all but ID and Table, which its key has.
 func appendParked(dst []byte, p *changelog.Parked) []byte {
-	dst = append(dst, parkedVersion)
+	more := flag(p.Cut != nil)*flagCut | flag(p.Edit != nil)*flagEdit
+	version := byte(parkedVersion)
+	if more != 0 {
+		version = parkedMore
+	}
+	dst = append(dst, version)
 	dst = appendString(dst, p.Reason)
 	dst = appendString(dst, p.Detail)
 	dst = append(dst, flag(p.Applied))
@@ -58,12 +69,42 @@ func appendParked(dst []byte, p *changelog.Parked) []byte {
 	dst = appendNullable(dst, p.Key)
 	dst = appendNullable(dst, p.RecordKey)
 	dst = appendNullable(dst, p.RecordValue)
-	dst = binary.AppendUvarint(dst, uint64(len(p.Headers)))
-	for _, h := range p.Headers {
+	dst = appendHeaders(dst, p.Headers)
+	if more == 0 {
+		return dst
+	}
+	dst = append(dst, more)
+	if p.Cut != nil {
+		dst = append(binary.AppendVarint(dst, p.Cut.Bytes), p.Cut.SHA256[:]...)
+	}
+	if p.Edit != nil {
+		dst = binary.AppendVarint(appendString(dst, p.Edit.By), p.Edit.Time)
+		dst = appendNullable(appendNullable(dst, p.Edit.RecordKey), p.Edit.RecordValue)
+		dst = appendHeaders(dst, p.Edit.Headers)
+	}
+	return dst
+}
+
+func appendHeaders(dst []byte, headers []changelog.Header) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(headers)))
+	for _, h := range headers {
 		dst = appendString(dst, h.Key)
 		dst = appendNullable(dst, h.Value)
 	}
 	return dst
+}
+
+func (r *reader) headers() []changelog.Header {
+	n := r.uvarint()
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	var all []changelog.Header
+	for range n {
+		all = append(all, changelog.Header{Key: r.text(), Value: r.nullable()})
+	}
+	return all
 }
 
 func flag(b bool) byte {
@@ -98,8 +139,9 @@ func (r *reader) nullable() []byte {
 // parseParked reads what appendParked wrote. It keeps val.
 func parseParked(id uint64, table changelog.TableID, val []byte) (changelog.Parked, error) {
 	r := reader{b: val}
-	if v := r.byte(); v != parkedVersion {
-		return changelog.Parked{}, fmt.Errorf("parked record %d of version %d: %w", id, v, errCorrupt)
+	version := r.byte()
+	if version != parkedVersion && version != parkedMore {
+		return changelog.Parked{}, fmt.Errorf("parked record %d of version %d: %w", id, version, errCorrupt)
 	}
 	p := changelog.Parked{ID: id, Table: table}
 	p.Reason, p.Detail, p.Applied, p.Time = r.text(), r.text(), r.byte() == 1, r.varint()
@@ -107,14 +149,31 @@ func parseParked(id uint64, table changelog.TableID, val []byte) (changelog.Park
 	p.Position.Partition, p.Position.Offset = int32(r.varint()), r.varint() //nolint:gosec // written as int32
 	p.Position.Native, p.Timestamp = r.text(), r.varint()
 	p.Key, p.RecordKey, p.RecordValue = r.nullable(), r.nullable(), r.nullable()
-	n := r.uvarint()
-	for range min(n, uint64(len(val))) {
-		p.Headers = append(p.Headers, changelog.Header{Key: r.text(), Value: r.nullable()})
+	p.Headers = r.headers()
+	if version == parkedMore {
+		r.more(&p)
 	}
-	if r.bad || n > uint64(len(val)) {
+	if r.bad {
 		return changelog.Parked{}, fmt.Errorf("parked record %d of %d bytes: %w", id, len(val), errCorrupt)
 	}
 	return p, nil
+}
+
+// more reads what follows the headers of a record that is cut or edited.
+func (r *reader) more(p *changelog.Parked) {
+	flags := r.byte()
+	if flags&flagCut != 0 {
+		p.Cut = &changelog.ParkedCut{Bytes: r.varint()}
+		if r.bad = r.bad || len(r.b) < len(p.Cut.SHA256); r.bad {
+			return
+		}
+		r.b = r.b[copy(p.Cut.SHA256[:], r.b):]
+	}
+	if flags&flagEdit != 0 {
+		p.Edit = &changelog.ParkedEdit{By: r.text(), Time: r.varint()}
+		p.Edit.RecordKey, p.Edit.RecordValue = r.nullable(), r.nullable()
+		p.Edit.Headers = r.headers()
+	}
 }
 
 // ParkedKind is what parked records are counted by.
@@ -197,6 +256,12 @@ func (p *parkedCounts) store(b *pebble.Batch, tickets []*Ticket) error {
 	for _, t := range tickets {
 		for _, part := range t.e.parked {
 			p.addLocked(ParkedKind{part.table, part.reason}, ParkedCount{1, part.bytes}, changed)
+		}
+		for _, part := range t.e.settled {
+			p.addLocked(part.from, ParkedCount{-1, -part.bytes}, changed)
+			if part.to.Reason != "" {
+				p.addLocked(part.to, ParkedCount{1, part.size}, changed)
+			}
 		}
 	}
 	return p.writeLocked(b, changed)
@@ -314,80 +379,117 @@ func (s *Store) ParkedGet(_ context.Context, n uint64) (changelog.Parked, error)
 	return changelog.Parked{}, fmt.Errorf("parked record %d: %w", n, ErrNoParked)
 }
 
-// ParkedOf returns the parked records of a key, ascending by id.
-func (s *Store) ParkedOf(ctx context.Context, id changelog.TableID, key changelog.Key) ([]changelog.Parked, error) {
-	var ids []uint64
-	err := s.each(keyspace.ParkedKeys(nil, id, key), func(key, _ []byte) error {
-		n, err := keyspace.ParkedKeyID(key)
-		ids = append(ids, n)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("parked records of key %s in table %d: %w", key, id, err)
-	}
-	var out []changelog.Parked
-	for _, n := range ids {
-		p, err := s.ParkedGet(ctx, n)
-		if errors.Is(err, ErrNoParked) {
-			continue // removed meanwhile
+// ParkedOf yields the parked records of a key with ids from first, ascending. An error comes last.
+func (s *Store) ParkedOf(ctx context.Context, id changelog.TableID, key changelog.Key, first uint64) iter.Seq2[changelog.Parked, error] {
+	return func(yield func(changelog.Parked, error) bool) {
+		errStop := errors.New("stop") // never leaves
+		end := keyspace.End(nil, keyspace.ParkedKeys(nil, id, key))
+		err := s.eachFrom(keyspace.ParkedKey(nil, id, key, first), end, func(key, _ []byte) error {
+			n, err := keyspace.ParkedKeyID(key)
+			if err != nil {
+				return err
+			}
+			p, err := s.ParkedGet(ctx, n)
+			if errors.Is(err, ErrNoParked) {
+				return nil // removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			if !yield(p, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(changelog.Parked{}, fmt.Errorf("parked records of key %s in table %d: %w", key, id, err))
 		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
 	}
-	return out, nil
 }
 
-// Unpark removes parked records, because they were replayed or are to be skipped, in one synced batch. Error:
-// ErrNoParked for any of them, then none is removed; I/O.
+// Unpark removes parked records, because they are to be skipped, in one synced append. Error: ErrNoParked for any of them,
+// then none is removed; Append's.
 func (s *Store) Unpark(ctx context.Context, ids ...uint64) error {
-	b, err := s.unpark(ctx, ids)
-	if err != nil {
+	if _, err := s.Append(ctx, changelog.Append{Unparked: ids}); err != nil {
 		return fmt.Errorf("unpark %d records: %w", len(ids), err)
 	}
-	if err := b.SyncWait(); err != nil {
-		return s.db.fail(fmt.Errorf("sync: %w", err))
-	}
-	return b.Close()
+	return nil
 }
 
-// unpark applies the removal; the caller waits for its sync.
-func (s *Store) unpark(ctx context.Context, ids []uint64) (*pebble.Batch, error) {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	b := s.db.NewBatch()
-	removed := map[ParkedKind]ParkedCount{}
-	for _, n := range slices.Compact(slices.Sorted(slices.Values(ids))) {
+// settledPart is a parked record that an append removes, or stores again.
+type settledPart struct {
+	id       uint64
+	from, to ParkedKind // to has no reason: it is removed
+	bytes    int64      // of it as it is stored
+	size     int64      // as it is to be
+}
+
+// settle adds the writes for parked records that a removes or replaces. Whether they are still there, the committer looks.
+func (s *Store) settle(ctx context.Context, e *encoded, a *changelog.Append) error {
+	for _, n := range slices.Compact(slices.Sorted(slices.Values(a.Unparked))) {
 		p, err := s.ParkedGet(ctx, n)
 		if err != nil {
-			return nil, errors.Join(err, b.Close())
+			return err
 		}
-		key := keyspace.Parked(nil, p.Table, n)
-		c := removed[ParkedKind{p.Table, p.Reason}]
-		removed[ParkedKind{p.Table, p.Reason}] = ParkedCount{c.Records - 1, c.Bytes - int64(len(appendParked(key, &p)))}
-		err = b.Delete(key, nil)
+		key := e.begin()
+		e.arena = keyspace.Parked(e.arena, p.Table, n)
+		e.end(opDelete, key, e.begin(), 0, 0)
 		if p.Key != nil {
-			err = errors.Join(err, b.Delete(keyspace.ParkedKey(nil, p.Table, p.Key, n), nil))
+			key = e.begin()
+			e.arena = keyspace.ParkedKey(e.arena, p.Table, p.Key, n)
+			e.end(opDelete, key, e.begin(), 0, 0)
 		}
+		e.settled = append(e.settled, settledPart{id: n, from: ParkedKind{p.Table, p.Reason}, bytes: storedBytes(&p)})
+	}
+	for i := range a.Reparked {
+		now := &a.Reparked[i]
+		p, err := s.ParkedGet(ctx, now.ID)
 		if err != nil {
-			return nil, errors.Join(err, b.Close())
+			return err
 		}
+		if p.Table != now.Table || !slices.Equal(p.Key, now.Key) || now.Reason == "" {
+			return fmt.Errorf("parked record %d: its table or key is another one, or it has no reason", p.ID)
+		}
+		key := e.begin()
+		e.arena = keyspace.Parked(e.arena, p.Table, p.ID)
+		val := e.begin()
+		e.arena = appendParked(e.arena, now)
+		e.end(opSet, key, val, 0, 0)
+		e.settled = append(e.settled, settledPart{
+			id: p.ID, from: ParkedKind{p.Table, p.Reason}, to: ParkedKind{p.Table, now.Reason}, bytes: storedBytes(&p), size: int64(e.begin() - key),
+		})
 	}
-	if err := s.parked.remove(b, removed); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	return b, s.db.apply(b)
+	return nil
 }
 
-func (p *parkedCounts) remove(b *pebble.Batch, removed map[ParkedKind]ParkedCount) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	changed := map[ParkedKind]bool{}
-	for k, c := range removed {
-		p.addLocked(k, c, changed)
+// storedBytes is what a parked record counts with: its key in the store, and its value.
+func storedBytes(p *changelog.Parked) int64 {
+	return int64(len(appendParked(keyspace.Parked(nil, p.Table, p.ID), p)))
+}
+
+// unsettled reports ErrNoParked for a parked record that e is about and that is gone, or that an earlier append of the same
+// batch settles; done holds those. The caller has commitMu.
+func (s *Store) unsettled(e *encoded, done map[uint64]bool) error {
+	for i := range e.settled {
+		part := &e.settled[i]
+		if done[part.id] {
+			return fmt.Errorf("parked record %d: %w", part.id, ErrNoParked)
+		}
+		_, closer, err := s.db.Get(keyspace.Parked(nil, part.from.Table, part.id))
+		if errors.Is(err, pebble.ErrNotFound) {
+			return fmt.Errorf("parked record %d: %w", part.id, ErrNoParked)
+		}
+		if err == nil {
+			err = closer.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("parked record %d: %w", part.id, err)
+		}
 	}
-	return p.writeLocked(b, changed)
+	for i := range e.settled {
+		done[e.settled[i].id] = true
+	}
+	return nil
 }
 
 // eachFrom calls visit for the pairs in [low, high), in key order. Their bytes are valid in the call only.

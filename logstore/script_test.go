@@ -62,6 +62,15 @@ func (sc *script) errText(err error) string {
 	return "error: " + err.Error()
 }
 
+func idOf(t *testing.T, text string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // arg returns a number argument of the command.
 func arg(t *testing.T, d *datadriven.TestData, name string, def int64) int64 {
 	d.MaybeScanArgs(t, name, &def)
@@ -72,7 +81,7 @@ func (sc *script) run(t *testing.T, d *datadriven.TestData) (string, error) {
 	var out strings.Builder
 	ctx := t.Context()
 	switch d.Cmd {
-	case "append": // a line each: insert|update|read|delete ID [VALUE], truncate, park REASON ID, stale|whole ID, moved ID VALUE; options: at=OFFSET, next=OFFSET
+	case "append": // a line each: insert|update|read|delete ID [VALUE], truncate, park REASON ID, stale|whole ID, hold ID [FIRST], unpark N, repark N REASON, moved ID VALUE; options: at=OFFSET, next=OFFSET
 		r, err := sc.Append(ctx, sc.parse(t, d))
 		if err == nil {
 			fmt.Fprintf(&out, "last seq %d\n", r.Last[sc.table])
@@ -138,11 +147,13 @@ func (sc *script) runMore(t *testing.T, d *datadriven.TestData) (string, error) 
 		}
 		return out.String(), nil
 	case "parked-of":
-		ps, err := sc.ParkedOf(ctx, sc.table, testKey(arg(t, d, "id", 0)))
-		for _, p := range ps {
+		for p, err := range sc.ParkedOf(ctx, sc.table, testKey(arg(t, d, "id", 0)), uint64(arg(t, d, "first", 0))) {
+			if err != nil {
+				return out.String(), err
+			}
 			fmt.Fprintln(&out, p.ID, p.Reason)
 		}
-		return out.String(), err
+		return out.String(), nil
 	case "unpark":
 		return "", sc.Unpark(ctx, uint64(arg(t, d, "id", 0)))
 	case "stale":
@@ -150,7 +161,11 @@ func (sc *script) runMore(t *testing.T, d *datadriven.TestData) (string, error) 
 			if err != nil {
 				return out.String(), err
 			}
-			fmt.Fprintf(&out, "%s %s\n", sc.keyText(m.Key), m.Reason)
+			fmt.Fprintf(&out, "%s %s", sc.keyText(m.Key), m.Reason)
+			if m.Hold || m.First > 0 {
+				fmt.Fprintf(&out, " hold=%t first=%d", m.Hold, m.First)
+			}
+			fmt.Fprintln(&out)
 		}
 		return out.String(), nil
 	case "moved":
@@ -210,6 +225,24 @@ func (sc *script) parse(t *testing.T, d *datadriven.TestData) changelog.Append {
 			a.Parked = append(a.Parked, p)
 		case "stale", "whole":
 			a.Stale = append(a.Stale, changelog.StaleMark{Table: sc.table, Key: testKey(id), Set: w[0] == "stale", Reason: "why"})
+			continue
+		case "hold": // behind the record parked last, or behind a number
+			m := changelog.StaleMark{Table: sc.table, Key: testKey(id), Set: true, Reason: "why", Hold: true, Record: len(a.Parked)}
+			if w[2] != "" {
+				m.First, m.Record = uint64(idOf(t, w[2])), 0
+			}
+			a.Stale = append(a.Stale, m)
+			continue
+		case "unpark":
+			a.Unparked = append(a.Unparked, uint64(id))
+			continue
+		case "repark":
+			p, err := sc.ParkedGet(t.Context(), uint64(id))
+			if err != nil {
+				p = changelog.Parked{ID: uint64(id)}
+			}
+			p.Reason = w[2]
+			a.Reparked = append(a.Reparked, p)
 			continue
 		case "moved":
 			a.Moved = append(a.Moved, changelog.MovedRow{Table: sc.table, Key: testKey(id), Native: "lsn:0/1", Row: testRow(sc.schema, id, w[2])})

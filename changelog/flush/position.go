@@ -11,9 +11,12 @@ import (
 // positions is how far streams are applied: the next offset of each.
 type positions map[changelog.StreamID]int64
 
-// note takes the position of a change.
+// note takes the position of a change. A replayed one has the position that it was parked at, behind which its stream is.
 func (p positions) note(at *changelog.Position) {
-	p[changelog.StreamID{Source: at.Source, Topic: at.Topic, Partition: at.Partition}] = at.Offset + 1
+	id := changelog.StreamID{Source: at.Source, Topic: at.Topic, Partition: at.Partition}
+	if next, ok := p[id]; !ok || at.Offset >= next {
+		p[id] = at.Offset + 1
+	}
 }
 
 // cut takes the position of the first change that is left out. If it is of the record that the last change came from

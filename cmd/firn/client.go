@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,6 +114,23 @@ func unwrapURL(err error) error {
 		return u.Err
 	}
 	return err
+}
+
+// postJSON sends a body as JSON and decodes the answer.
+func (c *client) postJSON(ctx context.Context, path string, body, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	res, err := c.do(ctx, http.MethodPost, path, bytes.NewReader(text), http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return err
+	}
+	defer closeBody(res)
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		return &exitError{exitOpen, fmt.Errorf("answer to POST %s: %w", path, err)}
+	}
+	return nil
 }
 
 // getJSON decodes the answer to a GET.
@@ -229,7 +247,7 @@ func asExit(err error) error {
 	switch {
 	case p.Status == http.StatusBadRequest, p.Status == http.StatusRequestEntityTooLarge, p.Status == http.StatusNotAcceptable:
 		return &exitError{exitUsage, err}
-	case p.Status == http.StatusNotFound, p.Status == http.StatusGone, p.Type == "not-yet-applied":
+	case p.Status == http.StatusNotFound, p.Status == http.StatusGone, p.Type == "not-yet-applied", p.Type == "refused":
 		return &exitError{exitNo, err}
 	}
 	return &exitError{exitOpen, err}

@@ -63,6 +63,7 @@ type SourceConfig struct {
 	ReplayWindow      int               `yaml:"replay_window" doc:"events a partition remembers to recognise repeats"`
 	Keyless           string            `yaml:"keyless" doc:"updates and deletes of tables without a key. append: an update adds its new row, a delete is parked; reject_changes: both are parked; full_row: one row equal to the old one goes (topics of one partition; else parked)"`
 	KeylessResnapshot string            `yaml:"keyless_resnapshot" doc:"a second snapshot of a table without a key. stop: the partition stops; reload: the table is emptied first (topics of one partition)"`
+	OnParked          string            `yaml:"on_parked" doc:"later events of a key that has a parked one. queue: they wait behind it, in order, until it is replayed or skipped; supersede: a whole row or a delete is applied, and what was parked is superseded"`
 	OnTruncate        string            `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
 	Infinity          string            `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
 	MaxRecordBytes    Size              `yaml:"max_record_bytes" doc:"a larger record is parked"`
@@ -107,6 +108,7 @@ type RouteConfig struct {
 	Topic     string   `yaml:"topic" doc:"anchored regular expression"`
 	Table     string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
 	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
+	OnParked  string   `yaml:"on_parked" doc:"as the source's, for this route; empty: the source's"`
 	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns. Default: message; none with shape plain"`
 	AmoroKeys bool     `yaml:"amoro_keys" doc:"true: uuid key columns of new tables are strings (canonical text), binary and fixed ones too (lower-case hex), since Amoro loses deletes of such keys; false: they keep their types, and Amoro must not read or optimize the tables"`
 
@@ -240,7 +242,7 @@ func defaultConfig() *Config {
 func defaultSource() SourceConfig {
 	return SourceConfig{
 		Format: "json", Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
-		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnTruncate: "apply", Infinity: "null",
+		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
 }

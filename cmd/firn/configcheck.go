@@ -237,6 +237,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	p.oneOf(path+".identity", s.Identity, "auto", "full", "default")
 	p.oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
 	p.oneOf(path+".keyless", s.Keyless, "append", "reject_changes", "full_row")
+	p.oneOf(path+".on_parked", s.OnParked, "queue", "supersede")
 	p.oneOf(path+".keyless_resnapshot", s.KeylessResnapshot, "stop", "reload")
 	p.oneOf(path+".on_truncate", s.OnTruncate, "apply", "ignore")
 	p.oneOf(path+".infinity", s.Infinity, "null", "clamp", "reject")
@@ -320,6 +321,9 @@ func (r RouteConfig) validate(path string, p *problems) {
 	}
 	if r.Keyless != "" {
 		p.oneOf(path+".keyless", r.Keyless, "append", "reject_changes", "full_row")
+	}
+	if r.OnParked != "" {
+		p.oneOf(path+".on_parked", r.OnParked, "queue", "supersede")
 	}
 	if err := (&decode.PlanOptions{Renames: r.Renames, Drops: r.Drops}).Validate(); err != nil {
 		p.wrong(path, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -29,13 +29,16 @@ type parkedLine struct {
 func newParkedCmd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parked",
-		Short: "Show records that could not be applied",
-		Long: `A record that firn cannot apply, or only with a value reduced or nulled, is kept as it was received, with the reason, and
-the records after it go on. Neither verb changes anything.`,
+		Short: "Show, edit, skip and replay records that could not be applied",
+		Long: `A record that firn cannot apply, or only with a value reduced or nulled, is kept as it was received, with the reason. Later records
+of its key queue behind it (on_parked: queue), and all others go on. Replay decodes what is parked again, as the configuration is now, and
+applies a queue in order; edit puts another key, value or headers in its place first; skip gives a record up.`,
 		Example: `  firn parked list shop.orders
-  firn parked show 17`,
+  firn parked show 17
+  firn parked edit 17 --value fixed.json && firn parked replay 17
+  firn parked skip 17`,
 	}
-	cmd.AddCommand(newParkedListCmd(e), newParkedShowCmd(e))
+	cmd.AddCommand(newParkedListCmd(e), newParkedShowCmd(e), newParkedEditCmd(e), newParkedSkipCmd(e), newParkedReplayCmd(e))
 	return cmd
 }
 
@@ -100,13 +103,26 @@ func newParkedListCmd(e *env) *cobra.Command {
 type parkedRecord struct {
 	parkedLine
 
-	Timestamp   string   `json:"timestamp"`
-	RecordKey   *payload `json:"record_key"`
-	RecordValue *payload `json:"record_value"`
-	Headers     []struct {
-		Key   string   `json:"key"`
-		Value *payload `json:"value"`
-	} `json:"headers"`
+	Timestamp   string         `json:"timestamp"`
+	RecordKey   *payload       `json:"record_key"`
+	RecordValue *payload       `json:"record_value"`
+	Headers     []parkedHeader `json:"headers"`
+	Cut         *struct {
+		Bytes  int64  `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	} `json:"cut"`
+	Edit *struct {
+		By          string         `json:"by"`
+		Time        string         `json:"time"`
+		RecordKey   *payload       `json:"record_key"`
+		RecordValue *payload       `json:"record_value"`
+		Headers     []parkedHeader `json:"headers"`
+	} `json:"edit"`
+}
+
+type parkedHeader struct {
+	Key   string   `json:"key"`
+	Value *payload `json:"value"`
 }
 
 // payload is bytes in JSON.
@@ -169,6 +185,17 @@ func newParkedShowCmd(e *env) *cobra.Command {
 				out.row("header "+h.Key, h.Value.String())
 			}
 			out.row("record value", p.RecordValue.String())
+			if p.Cut != nil {
+				out.row("cut", fmt.Sprintf("this is the beginning of %d bytes, SHA-256 %s", p.Cut.Bytes, p.Cut.SHA256))
+			}
+			if ed := p.Edit; ed != nil {
+				out.row("edited", ed.Time+" by "+ed.By)
+				out.row("edited key", ed.RecordKey.String())
+				for _, h := range ed.Headers {
+					out.row("edited header "+h.Key, h.Value.String())
+				}
+				out.row("edited value", ed.RecordValue.String())
+			}
 			return out.flush()
 		}),
 	}

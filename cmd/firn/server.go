@@ -158,7 +158,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 		return err
 	}
 	s.api, err = httpapi.New(httpapi.Options{
-		Catalog: at, Store: s.store, Registry: s.registry, ChangeFiles: changeFiles{s.catalog}, Sources: sourceStatus{s.pipeline, s.cfg}, Lake: &lakeStatus{catalog: s.catalog},
+		Catalog: at, Store: s.store, Registry: s.registry, ChangeFiles: changeFiles{s.catalog}, Sources: sourceStatus{s.pipeline, s.cfg}, Repairs: repairs{s.pipeline}, Lake: &lakeStatus{catalog: s.catalog},
 		Optimizer: optimizeNow{s.flushers, s.optimizer}, Logger: s.log, Registerer: s.metrics,
 	})
 	return err

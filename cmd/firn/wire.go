@@ -54,6 +54,9 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		if r.Keyless != "" {
 			route.Keyless = keylessRule(r.Keyless)
 		}
+		if r.OnParked != "" {
+			route.OnParked = parkedRule(r.OnParked)
+		}
 		in.Routes = append(in.Routes, route)
 	}
 	rest := newRoute(s) // what no route names takes the default one, with the source's settings
@@ -138,7 +141,7 @@ func (c SASLConfig) mechanism() (sasl.Mechanism, error) {
 // newRoute returns the reading rules of a source, without a topic.
 func newRoute(s SourceConfig) ingest.Route {
 	r := ingest.Route{KeepRepeats: s.ReplayFilter == "off"}
-	r.Keyless = keylessRule(s.Keyless)
+	r.Keyless, r.OnParked = keylessRule(s.Keyless), parkedRule(s.OnParked)
 	if s.KeylessResnapshot == "reload" {
 		r.Resnapshot = ingest.ResnapshotReload
 	}
@@ -192,6 +195,13 @@ func keylessRule(name string) ingest.KeylessRule {
 	}
 }
 
+func parkedRule(name string) ingest.ParkedRule {
+	if name == "queue" {
+		return ingest.ParkedQueue
+	}
+	return ingest.ParkedSupersede
+}
+
 // ingestLog is the LogStore as the pipeline sees it.
 type ingestLog struct {
 	*logstore.Store
@@ -234,16 +244,6 @@ func (l ingestLog) Keys(ctx context.Context, table changelog.TableID) iter.Seq2[
 		defer func() { _ = snap.Close() }() // a view: nothing is lost
 		for e, err := range snap.Rows(nil, nil) {
 			if !yield(e.Key, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-func (l ingestLog) StaleKeys(ctx context.Context, table changelog.TableID) iter.Seq2[changelog.Key, error] {
-	return func(yield func(changelog.Key, error) bool) {
-		for m, err := range l.Store.StaleKeys(ctx, table) {
-			if !yield(m.Key, err) || err != nil {
 				return
 			}
 		}

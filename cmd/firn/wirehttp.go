@@ -139,6 +139,53 @@ func sourceError(err error) error {
 	return err
 }
 
+// repairs is what the pipeline does with parked records.
+type repairs struct{ pipeline *ingest.Pipeline }
+
+// Edit implements httpapi.Repairs.
+func (r repairs) Edit(ctx context.Context, id uint64, c httpapi.ParkedChange) error {
+	return repairError(r.pipeline.EditParked(ctx, id, ingest.ParkedChange(c)))
+}
+
+// Skip implements httpapi.Repairs.
+func (r repairs) Skip(ctx context.Context, id uint64, queue bool) (httpapi.RepairOutcome, error) {
+	out, err := r.pipeline.SkipParked(ctx, id, queue)
+	return repairOutcome(out), repairError(err)
+}
+
+// Replay implements httpapi.Repairs.
+func (r repairs) Replay(ctx context.Context, id uint64, force bool) (httpapi.RepairOutcome, error) {
+	out, err := r.pipeline.ReplayParked(ctx, id, force)
+	return repairOutcome(out), repairError(err)
+}
+
+// ReplayTable implements httpapi.Repairs.
+func (r repairs) ReplayTable(ctx context.Context, table string) (httpapi.RepairOutcome, error) {
+	out, err := r.pipeline.ReplayTable(ctx, table)
+	return repairOutcome(out), repairError(err)
+}
+
+func repairOutcome(o ingest.ParkedOutcome) httpapi.RepairOutcome {
+	out := httpapi.RepairOutcome{Applied: o.Applied, Skipped: o.Skipped, Failed: o.Failed}
+	for _, f := range o.Failures {
+		out.Failures = append(out.Failures, httpapi.RepairFailure(f))
+	}
+	return out
+}
+
+func repairError(err error) error {
+	if refused, ok := errors.AsType[*ingest.ParkedRefusedError](err); ok {
+		return &httpapi.RefusedError{Why: refused.Error()}
+	}
+	switch {
+	case errors.Is(err, ingest.ErrNoTable):
+		return fmt.Errorf("%w: %w", state.ErrNotFound, err)
+	case errors.Is(err, ingest.ErrTableStopped), errors.Is(err, ingest.ErrFull):
+		return &httpapi.RefusedError{Why: err.Error()}
+	}
+	return err
+}
+
 // lakeStatus tells what the lake has of a table.
 type lakeStatus struct {
 	catalog *table.Catalog

@@ -145,9 +145,10 @@ type Optimizer interface {
 type Options struct {
 	Store    Store
 	Registry Registry
-	// ChangeFiles, Sources, Lake and Optimizer may be nil: what needs them then answers 501, or leaves its part out.
+	// ChangeFiles, Sources, Repairs, Lake and Optimizer may be nil: what needs them then answers 501, or leaves its part out.
 	ChangeFiles ChangeFiles
 	Sources     Sources
+	Repairs     Repairs
 	Lake        Lake
 	Optimizer   Optimizer
 

@@ -38,6 +38,8 @@ type parkedDetail struct {
 	RecordKey   payload        `json:"record_key"`
 	RecordValue payload        `json:"record_value"`
 	Headers     []parkedHeader `json:"headers"`
+	Cut         *parkedCut     `json:"cut,omitempty"`  // the value is the beginning of a larger one
+	Edit        *parkedEdited  `json:"edit,omitempty"` // what a replay reads instead
 }
 
 type parkedHeader struct {
@@ -149,7 +151,7 @@ func (o *feedWriter) fail(a *API, err error) error {
 func (a *API) summarize(p *changelog.Parked) parkedSummary {
 	s := parkedSummary{
 		ID: p.ID, Source: p.Position.Source, Topic: p.Position.Topic, Partition: p.Position.Partition, Offset: p.Position.Offset,
-		Reason: p.Reason, Detail: p.Detail, Applied: p.Applied, Time: string(rowjson.AppendText(nil, instant, changelog.Value{I: p.Time})),
+		Reason: p.Reason, Detail: p.Detail, Applied: p.Applied, Time: instantText(p.Time),
 	}
 	t, ok := a.registry.ByID(p.Table)
 	if !ok {
@@ -181,11 +183,13 @@ func (a *API) serveParkedRecord(w http.ResponseWriter, r *http.Request, args [2]
 		return err
 	}
 	d := parkedDetail{
-		parkedSummary: a.summarize(&p), RecordKey: p.RecordKey, RecordValue: p.RecordValue, Headers: []parkedHeader{},
-		Timestamp: string(rowjson.AppendText(nil, instant, changelog.Value{I: p.Timestamp * 1000})),
+		parkedSummary: a.summarize(&p), RecordKey: p.RecordKey, RecordValue: p.RecordValue, Headers: headersOf(p.Headers), Timestamp: instantText(p.Timestamp * 1000),
 	}
-	for _, h := range p.Headers {
-		d.Headers = append(d.Headers, parkedHeader{Key: h.Key, Value: h.Value})
-	}
+	d.extras(&p)
 	return writeJSON(w, d)
+}
+
+// instantText shows a time in µs since 1970-01-01 UTC.
+func instantText(micros int64) string {
+	return string(rowjson.AppendText(nil, instant, changelog.Value{I: micros}))
 }
