@@ -34,6 +34,7 @@ type fakeLog struct {
 	space    chan struct{} // if not nil, Submit says ErrFull until it is closed
 	mended   chan struct{} // if not nil, Submit says ErrTableStopped until it is closed
 	slow     bool          // Row takes its time, so that others come in between
+	onRow    func()        // called once, by the first Row
 
 	waits int // calls of WaitForSpace
 
@@ -299,6 +300,12 @@ func (l *fakeLog) Position(id changelog.StreamID) (int64, bool, error) {
 func (l *fakeLog) Row(_ context.Context, t changelog.TableID, key changelog.Key) (changelog.Row, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if f := l.onRow; f != nil {
+		l.onRow = nil
+		l.mu.Unlock()
+		f()
+		l.mu.Lock()
+	}
 	row, ok := l.visible.rows[rowKey(t, key)]
 	if l.slow {
 		l.mu.Unlock()

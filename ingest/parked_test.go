@@ -77,6 +77,9 @@ func TestQueue(t *testing.T) {
 		for _, c := range l.visible.changes[before:] {
 			offsets = append(offsets, c.Position.Offset)
 		}
+		if last := l.appends[len(l.appends)-1]; batch == 100 && !slices.Equal(last.Unparked, []uint64{1, 2, 3}) || len(last.Tables) != 1 || len(last.Stale) != 1 {
+			t.Errorf("changes, records and mark are not of one append: %+v", last)
+		}
 		if got := lines(l, t); got != `{"id":1,"v":4,"note":"fixed"} {"id":2,"v":2,"note":"d"}` || !slices.Equal(offsets, []int64{2, 3, 5}) {
 			t.Errorf("rows %s, offsets %v", got, offsets)
 		}
@@ -238,6 +241,50 @@ func TestParkedAlone(t *testing.T) {
 	}
 	if got := lines(l, t); got != `{"id":1,"v":1,"note":"a"} {"id":5,"v":5,"note":"e"}` {
 		t.Errorf("rows %s", got)
+	}
+}
+
+// TestReplayBetween: a replay ends a queue after an event was read for it and before that is in the log. The event begins a queue
+// anew, which waits for nothing: it is replayed at once, or when the topic is read again after a crash in between.
+func TestReplayBetween(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		m := newMaker("a.b.t", 1)
+		m.add("c", 1, `"v":1,"note":"a"`)
+		m.add("c", 2, `"v":1,"note":"b"`)
+		m.add("u", 1, `"v":"no number","note":"c"`)
+		l := openLog(newDisk())
+		run(t, l, ingest.Options{}, queueRoutes(), m)
+		fixed := edited(m, "u", 1, `"v":2,"note":"fixed"`)
+		m.add("u", 1, `"v":3,"note":`+hole) // 4, since an offset went to the edit: queues
+		m.add("u", 2, `"v":2,"note":`+hole) // reads its row
+		p, err := ingest.New(l, l, []ingest.Input{{Source: newMemSource(m.records), Routes: queueRoutes()}}, ingest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.onRow = func() {
+			if err := p.EditParked(t.Context(), 1, fixed); err != nil {
+				t.Error(err)
+			}
+			if out, err := p.ReplayParked(t.Context(), 1, false); err != nil || out.Applied != 1 {
+				t.Errorf("%+v, %v", out, err)
+			}
+			if crash {
+				l.dieAfter = len(l.appends) + 1
+			}
+		}
+		if err := p.Run(t.Context()); (err != nil) != crash {
+			t.Fatal(err)
+		}
+		if crash {
+			l = l.crash(1)
+			if got := parkedReasons(l); got != "4:key_queued" {
+				t.Fatalf("after the crash: parked %s", got)
+			}
+			run(t, l, ingest.Options{}, queueRoutes(), m)
+		}
+		if got := lines(l, t); got != `{"id":1,"v":3,"note":"fixed"} {"id":2,"v":2,"note":"b"}` || len(l.visible.parked)+len(l.visible.marks) > 0 {
+			t.Errorf("crash %t: rows %s, parked %s, marks %v", crash, got, parkedReasons(l), l.visible.marks)
+		}
 	}
 }
 
