@@ -18,6 +18,7 @@ type metrics struct {
 	evolutions   *prometheus.CounterVec
 	full         prometheus.Counter
 	repaired     *prometheus.CounterVec
+	stops        *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -52,6 +53,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		full: f.NewCounter(prometheus.CounterOpts{
 			Name: "firn_source_log_full_total", Help: "Times that a partition waited for space in the log.",
 		}),
+		stops: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "firn_source_stops_total", Help: "Times that a table was stopped because too many records were rejected, or one with fail_fast.",
+		}, []string{"source", "topic"}),
 		repaired: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "firn_parked_repaired_total", Help: "Parked records, by what was done with them: edited, skipped (given up), replayed (applied).",
 		}, []string{"action"}),

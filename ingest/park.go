@@ -25,6 +25,9 @@ const maxDetail = 512
 // reject parks a record as it was received, and marks its key stale where there may be a row of it: what comes for the
 // key afterwards must not build on that row (spec/debezium.md 2.7). key gives the key; nil: it has none.
 func (w *worker) reject(r *Record, reason, detail string, key func(changelog.Key, *changelog.Schema) (changelog.Key, bool)) {
+	if !w.rejected(r, reason, detail) {
+		return
+	}
 	w.count(&w.batch.counts.Parked, r)
 	w.park(r, reason, detail, false)
 	t := w.table.current.Load()
@@ -134,6 +137,7 @@ func (w *worker) park(r *Record, reason, detail string, applied bool) {
 		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp,
 		RecordKey: r.Key, RecordValue: r.Value, Headers: r.Headers,
 	})
+	w.cut(&w.batch.parked[len(w.batch.parked)-1])
 	if w.repairs && !applied {
 		return // it was counted when it was parked first
 	}

@@ -89,7 +89,8 @@ func (p *Pipeline) Pause(ctx context.Context, source string) error {
 	return r.pause(ctx)
 }
 
-// Resume goes on reading a paused source, from the positions that the log has. Error: ErrNoSource.
+// Resume goes on reading a paused source, and one that has partitions or tables that stopped, from the positions that the log has.
+// Error: ErrNoSource.
 func (p *Pipeline) Resume(source string) error {
 	r, err := p.runner(source)
 	if err != nil {

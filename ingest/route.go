@@ -77,6 +77,14 @@ type Route struct {
 	Truncate TruncateRule
 	// OnParked is what becomes of events of a key that has a parked one. Default: whole rows are applied.
 	OnParked ParkedRule
+	// MaxRejectedRun stops the table when so many records of a partition are rejected one after the other; 0: never.
+	MaxRejectedRun int
+	// MaxRejectedShare stops the table when more than this share of 10,000 records of a partition is rejected; 0: never.
+	MaxRejectedShare float64
+	// FailFast stops the table before a record that would be parked.
+	FailFast bool
+	// MaxParkedBytes is how large a parked value is kept whole; of a larger one its length, SHA-256 and first 64 KiB. 0: always.
+	MaxParkedBytes int64
 	// KeepRepeats turns off the filter of events that a connector sends again (spec/debezium.md 2.4).
 	KeepRepeats bool
 	// Decode says how records are read.
@@ -96,6 +104,9 @@ func (r *Route) Validate() error {
 	}
 	if r.Key != KeyColumns && len(r.Columns) > 0 {
 		errs = append(errs, errors.New("key columns are named, and the key is to come from elsewhere"))
+	}
+	if r.MaxRejectedRun < 0 || r.MaxRejectedShare < 0 || r.MaxRejectedShare > 1 || r.MaxParkedBytes < 0 {
+		errs = append(errs, errors.New("a limit of rejected records is negative, or a share above 1"))
 	}
 	if err := r.Decode.Validate(); err != nil {
 		errs = append(errs, err)

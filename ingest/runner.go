@@ -150,10 +150,18 @@ func (r *runner) pause(ctx context.Context) error {
 func (r *runner) resume() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.paused = false
+	stopped := false
 	for _, s := range r.mu.partitions {
-		s.update(func(p *PartitionStatus) { p.Error = "" })
+		s.update(func(p *PartitionStatus) {
+			stopped = stopped || p.Error != ""
+			p.Error = ""
+			r.pipeline.table(p.Table).stopped.Store(nil)
+		})
 	}
+	if !r.mu.paused && stopped && r.mu.stop != nil {
+		r.mu.stop(errPaused) // and the next run begins: it reads the partitions that have stopped, too
+	}
+	r.mu.paused = false
 	r.changedLocked()
 }
 

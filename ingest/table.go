@@ -20,6 +20,7 @@ type table struct {
 	metrics *metrics
 	current atomic.Pointer[Table] // nil: it is not made yet
 	stale   staleKeys
+	stopped atomic.Pointer[StoppedError] // nil: it takes records
 	loaded  atomic.Bool // the stale keys are those of the log
 
 	evolution sync.Mutex

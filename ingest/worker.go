@@ -48,6 +48,9 @@ type worker struct {
 	sampled map[string]int64           // when a column's cut times were last reported, µs
 	repairs bool                       // it replays what is parked
 
+	rejects rejections
+	stop    *StoppedError // the table stops after the record
+
 	freed []changelog.StaleMark // of the last append: queues whose first record waits for nothing
 }
 
@@ -125,6 +128,9 @@ func (w *worker) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if stop := w.table.stopped.Load(); stop != nil { // by another partition
+			return stop
+		}
 		w.begin()
 		for rest := b.Records; len(rest) > 0; {
 			n, err := w.take(ctx, rest, limit)
@@ -180,6 +186,9 @@ func (w *worker) take(ctx context.Context, records []Record, limit int64) (int, 
 		if err := w.record(ctx, r); err != nil {
 			return i, err
 		}
+		if w.stop != nil {
+			return i, w.halt(ctx)
+		}
 	}
 	return len(records), nil
 }
@@ -197,7 +206,7 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 	}
 	if r.Broken != "" {
 		w.reject(r, reasonRecordBroken, r.Broken, nil)
-		w.next = r.Offset + 1
+		w.passed(r)
 		return nil
 	}
 	if w.keySchema == nil || !bytes.HasPrefix(r.Key, w.keySchema) {
@@ -215,13 +224,16 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 	} else if err := w.event(ctx, r, ev); err != nil {
 		return err
 	}
-	w.next = r.Offset + 1
+	w.passed(r)
 	return nil
 }
 
 // count counts a record with its outcome.
 func (w *worker) count(outcome *int64, r *Record) {
 	*outcome++
+	if outcome == &w.batch.counts.Applied {
+		w.rejects.applied()
+	}
 	w.batch.counts.Read++
 	w.batch.records++
 	w.batch.bytes += len(r.Key) + len(r.Value)

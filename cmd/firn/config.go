@@ -64,6 +64,10 @@ type SourceConfig struct {
 	Keyless           string            `yaml:"keyless" doc:"updates and deletes of tables without a key. append: an update adds its new row, a delete is parked; reject_changes: both are parked; full_row: one row equal to the old one goes (topics of one partition; else parked)"`
 	KeylessResnapshot string            `yaml:"keyless_resnapshot" doc:"a second snapshot of a table without a key. stop: the partition stops; reload: the table is emptied first (topics of one partition)"`
 	OnParked          string            `yaml:"on_parked" doc:"later events of a key that has a parked one. queue: they wait behind it, in order, until it is replayed or skipped; supersede: a whole row or a delete is applied, and what was parked is superseded"`
+	MaxRejectedRun    int               `yaml:"max_rejected_run" doc:"a table stops when so many records of a partition are parked one after the other; firn source resume goes on; 0: never"`
+	MaxRejectedShare  float64           `yaml:"max_rejected_share" doc:"a table stops when more than this share of 10,000 records of a partition is parked; 0: never"`
+	FailFast          bool              `yaml:"fail_fast" doc:"a table stops before a record that would be parked"`
+	DLQMaxBytes       Size              `yaml:"dlq_max_bytes" doc:"of a larger parked value only length, SHA-256 and the first 64 KiB are kept; a replay then needs an edit"`
 	OnTruncate        string            `yaml:"on_truncate" doc:"apply (topics of one partition; else the event is parked), ignore"`
 	Infinity          string            `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
 	MaxRecordBytes    Size              `yaml:"max_record_bytes" doc:"a larger record is parked"`
@@ -242,7 +246,7 @@ func defaultConfig() *Config {
 func defaultSource() SourceConfig {
 	return SourceConfig{
 		Format: "json", Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
-		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", OnTruncate: "apply", Infinity: "null",
+		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", MaxRejectedRun: 100, MaxRejectedShare: 0.05, DLQMaxBytes: 16 << 20, OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
 }

@@ -238,6 +238,11 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	p.oneOf(path+".replay_filter", s.ReplayFilter, "exact", "off")
 	p.oneOf(path+".keyless", s.Keyless, "append", "reject_changes", "full_row")
 	p.oneOf(path+".on_parked", s.OnParked, "queue", "supersede")
+	atLeast(p, path+".max_rejected_run", s.MaxRejectedRun, 0)
+	atLeast(p, path+".dlq_max_bytes", s.DLQMaxBytes, 64<<10)
+	if s.MaxRejectedShare < 0 || s.MaxRejectedShare > 1 {
+		p.bad(path+".max_rejected_share", s.MaxRejectedShare, "is not between 0 and 1")
+	}
 	p.oneOf(path+".keyless_resnapshot", s.KeylessResnapshot, "stop", "reload")
 	p.oneOf(path+".on_truncate", s.OnTruncate, "apply", "ignore")
 	p.oneOf(path+".infinity", s.Infinity, "null", "clamp", "reject")

@@ -19,7 +19,7 @@ func newSourceCmd(e *env) *cobra.Command {
   firn source resume shop`,
 	}
 	cmd.AddCommand(newSourceListCmd(e), newSourceSetCmd(e, "pause", "Stop polling a source; what is read already is applied"),
-		newSourceSetCmd(e, "resume", "Poll a paused source again"))
+		newSourceSetCmd(e, "resume", "Poll a paused source again, and what of it has stopped"))
 	return cmd
 }
 

@@ -141,6 +141,7 @@ func (c SASLConfig) mechanism() (sasl.Mechanism, error) {
 // newRoute returns the reading rules of a source, without a topic.
 func newRoute(s SourceConfig) ingest.Route {
 	r := ingest.Route{KeepRepeats: s.ReplayFilter == "off"}
+	r.MaxRejectedRun, r.MaxRejectedShare, r.FailFast, r.MaxParkedBytes = s.MaxRejectedRun, s.MaxRejectedShare, s.FailFast, int64(s.DLQMaxBytes)
 	r.Keyless, r.OnParked = keylessRule(s.Keyless), parkedRule(s.OnParked)
 	if s.KeylessResnapshot == "reload" {
 		r.Resnapshot = ingest.ResnapshotReload
