@@ -12,14 +12,18 @@ import (
 	"firn/ingest"
 )
 
-// stopOf runs a pipeline to its end and returns why its first partition that has stopped did.
+// stopOf returns why a pipeline's first partition that has stopped did.
 func stopOf(p *ingest.Pipeline) (string, int64) {
-	for _, part := range p.Status()[0].Partitions {
+	partitions := p.Status()[0].Partitions
+	for _, part := range partitions {
 		if part.Error != "" {
 			return part.Error, part.Next
 		}
 	}
-	return "", p.Status()[0].Partitions[0].Next
+	if len(partitions) == 0 {
+		return "", ingest.Unknown
+	}
+	return "", partitions[0].Next
 }
 
 // TestRejectedRun: a table stops after so many rejected records in a row, of which none is lost, and says so; records that were
@@ -182,5 +186,55 @@ func TestCut(t *testing.T) {
 	}
 	if _, err := p.ReplayParked(t.Context(), 1, false); !errors.Is(err, errNoParked) {
 		t.Error(err)
+	}
+}
+
+// TestStoppedTogether: a partition reads no more when another one has stopped the table they feed.
+func TestStoppedTogether(t *testing.T) {
+	m := newMaker("a.b.t", 2)
+	for i := range int64(30) {
+		m.add("c", i, `"v":1,"note":"n"`)
+	}
+	zero := 0
+	for i := range m.records {
+		if r := &m.records[i]; r.Partition == 0 {
+			if zero++; zero > 1 {
+				r.Value = []byte(strings.Replace(string(r.Value), `"v":1`, `"v":"bad"`, 1))
+			}
+		}
+	}
+	s := newMemSource(m.records)
+	s.batch = 1
+	stopped := make(chan struct{})
+	s.order = func(p ingest.Partition, next int64) {
+		if p.Index == 1 && next >= 2 { // not before: at the first records the partitions wait for each other
+			<-stopped
+		}
+	}
+	l := openLog(newDisk())
+	p, err := ingest.New(l, l, []ingest.Input{{Source: s, Routes: []ingest.Route{{Topic: ".*", MaxRejectedRun: 3}}}}, ingest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := p.Run(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if why, _ := stopOf(p); why != "" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nothing stops: %+v", p.Status())
+		}
+	}
+	close(stopped)
+	running.Wait()
+	for _, part := range p.Status()[0].Partitions {
+		if !strings.Contains(part.Error, "3 records were parked") || part.Partition == 1 && part.Next > 2 {
+			t.Errorf("%+v", part)
+		}
 	}
 }
