@@ -158,6 +158,38 @@ func TestSkip(t *testing.T) {
 	}
 }
 
+// TestExplain: of a parked record it is told which rule it has broken, how far it can be read, whether it can be decoded now, and
+// whether a replay takes it; nothing changes.
+func TestExplain(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 1, `"v":1,"note":"a"`)
+	m.raw(m.keyText(1), `{"payload":{"op":"u","after":{"id":1,"v":[1,x`)
+	m.add("u", 1, `"v":2,"note":"b"`)
+	l := openLog(newDisk())
+	p := run(t, l, ingest.Options{}, nil, m)
+	if got := parkedReasons(l); got != "1:json_syntax" {
+		t.Fatalf("parked %s", got)
+	}
+	before := len(l.appends)
+	e, err := p.ExplainParked(t.Context(), 1)
+	if err != nil || e.Now != "json_syntax" || !e.Superseded || e.Queue || e.Value.Path != "/payload/after/v/1" || e.Value.Bytes != 44 || e.Key.Error != "" || !strings.Contains(e.Rule, "RFC 8259") {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if err := p.EditParked(t.Context(), 1, edited(m, "u", 1, `"new":1`)); err != nil {
+		t.Fatal(err)
+	}
+	table, _ := l.Table("a_b.t")
+	if e, err = p.ExplainParked(t.Context(), 1); err != nil || e.Now != "" || e.Value.Error != "" {
+		t.Errorf("edited: %+v, %v", e, err)
+	}
+	if after, _ := l.Table("a_b.t"); after != table || len(l.appends) != before+1 {
+		t.Errorf("it has changed: %d schemas, %d appends", len(after.Schemas), len(l.appends)-before)
+	}
+	if _, err := p.ExplainParked(t.Context(), 9); !errors.Is(err, errNoParked) {
+		t.Error(err)
+	}
+}
+
 // TestSupersede: on a route that supersedes, a whole row ends what was parked before it: a replay must not undo it.
 func TestSupersede(t *testing.T) {
 	m := newMaker("a.b.t", 1)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"firn/logstore/httpapi"
 )
 
 // parkedLine is a line of GET /v1/parked.
@@ -146,7 +149,7 @@ func newParkedShowCmd(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "show ID",
-		Short:   "Show a parked record as it was received",
+		Short:   "Show a parked record as it was received, the rule it has broken, and how far it can be read",
 		Example: `  firn parked show 17 --json | jq -r .record_value.text`,
 		Args:    cobra.ExactArgs(1),
 		RunE: runE(func(cmd *cobra.Command, args []string) error {
@@ -196,10 +199,46 @@ func newParkedShowCmd(e *env) *cobra.Command {
 				}
 				out.row("edited value", ed.RecordValue.String())
 			}
+			if err := c.explain(cmd.Context(), args[0], out); err != nil {
+				return err
+			}
 			return out.flush()
 		}),
 	}
 	serverFlag(cmd, &server)
 	jsonFlag(cmd, &asJSON, "one JSON object")
 	return cmd
+}
+
+// explain adds rows that tell why a record is parked. A server that reads no sources cannot tell.
+func (c *client) explain(ctx context.Context, id string, out *columns) error {
+	var x httpapi.ParkedExplanation
+	err := c.getJSON(ctx, "/v1/parked/"+id+"/explain", &x)
+	if p, ok := errors.AsType[*problemError](err); ok && p.Type == "not-available" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	out.row("rule", x.Rule)
+	switch {
+	case x.Queue:
+		out.row("replay", "with the others of its key, in order")
+	case x.Superseded:
+		out.row("replay", "refused: a later change of its key was applied")
+	}
+	if x.Now != "" {
+		out.row("decoded now", x.Now+": "+x.NowDetail)
+	} else {
+		out.row("decoded now", "yes")
+	}
+	for _, part := range []struct {
+		name string
+		r    httpapi.ParkedReading
+	}{{"key", x.Key}, {"value", x.Value}} {
+		if part.r.Error != "" {
+			out.row(part.name+" is JSON", fmt.Sprintf("up to byte %d, at %q: %s", part.r.Bytes, part.r.Path, part.r.Error))
+		}
+	}
+	return nil
 }

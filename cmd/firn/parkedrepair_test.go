@@ -106,6 +106,9 @@ sources:
 	if out := verb(0, "", "parked", "show", "1"); !strings.Contains(out, "by ann") || !strings.Contains(out, `"op":"z"`) {
 		t.Errorf("show: %s", out)
 	}
+	if out := verb(0, "", "parked", "show", "3"); !strings.Contains(out, "op is one of c, u, d, r, t, m") || !strings.Contains(out, "op_unknown: ") || !strings.Contains(out, "in order") {
+		t.Errorf("show: %s", out)
+	}
 	if out := verb(exitNo, "", "parked", "skip", "5"); !strings.Contains(out, "record 3 ") { // its queue begins with 3
 		t.Errorf("skip of one in the middle: %s", out)
 	}

@@ -147,6 +147,15 @@ func (r repairs) Edit(ctx context.Context, id uint64, c httpapi.ParkedChange) er
 	return repairError(r.pipeline.EditParked(ctx, id, ingest.ParkedChange(c)))
 }
 
+// Explain implements httpapi.Repairs.
+func (r repairs) Explain(ctx context.Context, id uint64) (httpapi.ParkedExplanation, error) {
+	e, err := r.pipeline.ExplainParked(ctx, id)
+	return httpapi.ParkedExplanation{
+		Rule: e.Rule, Queue: e.Queue, Superseded: e.Superseded, Now: e.Now, NowDetail: e.NowDetail,
+		Key: httpapi.ParkedReading(e.Key), Value: httpapi.ParkedReading(e.Value),
+	}, repairError(err)
+}
+
 // Skip implements httpapi.Repairs.
 func (r repairs) Skip(ctx context.Context, id uint64, queue bool) (httpapi.RepairOutcome, error) {
 	out, err := r.pipeline.SkipParked(ctx, id, queue)

@@ -20,6 +20,27 @@ type Repairs interface {
 	Skip(ctx context.Context, id uint64, queue bool) (RepairOutcome, error)
 	Replay(ctx context.Context, id uint64, force bool) (RepairOutcome, error)
 	ReplayTable(ctx context.Context, table string) (RepairOutcome, error)
+	// Explain decodes a record and changes nothing.
+	Explain(ctx context.Context, id uint64) (ParkedExplanation, error)
+}
+
+// ParkedExplanation tells why a record is parked, and how far its bytes can be read.
+type ParkedExplanation struct {
+	Rule       string        `json:"rule"`       // that it has broken
+	Queue      bool          `json:"queue"`      // it is replayed with the others of its key
+	Superseded bool          `json:"superseded"` // a later change of its key was applied
+	Now        string        `json:"now"`        // the reason why it cannot be decoded as the route is now; empty: it can
+	NowDetail  string        `json:"now_detail"`
+	Key        ParkedReading `json:"key"`
+	Value      ParkedReading `json:"value"`
+}
+
+// ParkedReading is how far bytes can be read as JSON.
+type ParkedReading struct {
+	Text  string `json:"text"`
+	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`  // where reading ends, as in /payload/after/tags/3
+	Error string `json:"error"` // why; empty: all was read
 }
 
 // ParkedChange is an edit. What is nil stays.
@@ -49,6 +70,22 @@ type RepairFailure struct {
 type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return e.Why }
+
+// serveParkedExplain answers GET /v1/parked/{id}/explain.
+func (a *API) serveParkedExplain(w http.ResponseWriter, r *http.Request, args [2]string, query string) error {
+	if _, err := parseQuery(query); err != nil {
+		return err
+	}
+	n, err := a.repairable(args[0])
+	if err != nil {
+		return err
+	}
+	e, err := a.o.Repairs.Explain(r.Context(), n)
+	if err != nil {
+		return repairProblem(err, args[0])
+	}
+	return writeJSON(w, e)
+}
 
 // serveParkedSkip answers POST /v1/parked/{id}:skip.
 func (a *API) serveParkedSkip(w http.ResponseWriter, r *http.Request, args [2]string, query string) error {
@@ -111,7 +148,7 @@ func (a *API) serveParkedReplayTable(w http.ResponseWriter, r *http.Request, _ [
 }
 
 func noRepairs() error {
-	return problemf(http.StatusNotImplemented, "not-available", "this process reads no sources: a running server edits, skips and replays parked records")
+	return problemf(http.StatusNotImplemented, "not-available", "this process reads no sources: a running server explains, edits, skips and replays parked records")
 }
 
 // repairable reads the id of a record to repair.

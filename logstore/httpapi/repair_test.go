@@ -27,6 +27,10 @@ func (f *fakeRepairs) Edit(_ context.Context, id uint64, c ParkedChange) error {
 	return f.answer(id)
 }
 
+func (f *fakeRepairs) Explain(_ context.Context, id uint64) (ParkedExplanation, error) {
+	return ParkedExplanation{Rule: "r", Now: "utf8", Value: ParkedReading{Text: "{", Bytes: 1, Path: "/a", Error: "x"}}, f.answer(id)
+}
+
 func (f *fakeRepairs) answer(id uint64) error {
 	switch id {
 	case 7:
@@ -90,6 +94,13 @@ func TestRepair(t *testing.T) {
 		if a.status != c.status || f.asked != c.asked || !strings.Contains(a.body, c.answer) {
 			t.Errorf("%s %s: asked %q, answered %d %s\nwant %q, %d %s", c.path, c.body, f.asked, a.status, a.body, c.asked, c.status, c.answer)
 		}
+	}
+	const explained = `{"rule":"r","queue":false,"superseded":false,"now":"utf8","now_detail":"","key":{"text":"","bytes":0,"path":"","error":""},"value":{"text":"{","bytes":1,"path":"/a","error":"x"}}`
+	if a := rig.get("/v1/parked/1/explain"); a.body != explained+"\n" {
+		t.Errorf("explain: %s", a.body)
+	}
+	if a := rig.get("/v1/parked/8/explain"); a.status != 404 {
+		t.Errorf("explain what is not there: %+v", a)
 	}
 	none := newRig(t, nil)
 	for _, path := range []string{"/v1/parked/1:skip", "/v1/parked/1:edit", "/v1/parked:replay?table=x.y"} {

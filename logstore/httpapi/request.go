@@ -65,6 +65,7 @@ func routesOf(a *API) []route {
 		{method: "GET", path: "/v1/tables/{table}", serve: a.serveTable},
 		{method: "GET", path: "/v1/tables", serve: a.serveTables},
 		{method: "GET", path: "/v1/lake", serve: a.serveLake},
+		{method: "GET", path: "/v1/parked/{id}/explain", serve: a.serveParkedExplain},
 		{method: "POST", path: "/v1/parked/{id}:edit", serve: a.serveParkedEdit},
 		{method: "POST", path: "/v1/parked/{id}:skip", serve: a.serveParkedSkip},
 		{method: "POST", path: "/v1/parked/{id}:replay", serve: a.serveParkedReplay},
