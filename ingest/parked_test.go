@@ -175,6 +175,7 @@ func TestExplain(t *testing.T) {
 	if err != nil || e.Now != "json_syntax" || !e.Superseded || e.Queue || e.Value.Path != "/payload/after/v/1" || e.Value.Bytes != 44 || e.Key.Error != "" || !strings.Contains(e.Rule, "RFC 8259") {
 		t.Errorf("%+v, %v", e, err)
 	}
+	m.columns = "new:int64" // which a replay would add to the table
 	if err := p.EditParked(t.Context(), 1, edited(m, "u", 1, `"new":1`)); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ type table struct {
 	current atomic.Pointer[Table] // nil: it is not made yet
 	stale   staleKeys
 	stopped atomic.Pointer[StoppedError] // nil: it takes records
-	loaded  atomic.Bool // the stale keys are those of the log
+	loaded  atomic.Bool                  // the stale keys are those of the log
 
 	evolution sync.Mutex
 	appends   chan struct{}         // has one element while a stream reads rows and appends what it makes of them

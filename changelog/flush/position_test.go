@@ -9,7 +9,9 @@ import (
 // TestReplayedPosition: a change that was parked and is replayed later does not take its stream's position back, nor does the
 // record at which a batch ends.
 func TestReplayedPosition(t *testing.T) {
-	at := func(offset int64) *changelog.Position { return &changelog.Position{Source: "s", Topic: "t", Offset: offset} }
+	at := func(offset int64) *changelog.Position {
+		return &changelog.Position{Source: "s", Topic: "t", Offset: offset}
+	}
 	p := positions{}
 	for _, offset := range []int64{7, 9, 3} {
 		p.note(at(offset))
