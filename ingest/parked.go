@@ -581,6 +581,11 @@ func (w *worker) release(ctx context.Context, marks []changelog.StaleMark) error
 }
 
 func (p *Pipeline) releaseKey(ctx context.Context, m changelog.StaleMark) error {
+	unlock, err := p.lockRepair(ctx) // it may store a record again, which nobody may edit meanwhile
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	m, ok, err := p.log.StaleMark(m.Table, m.Key)
 	if err != nil || !ok || !queuesFreely(&m) {
 		return err
