@@ -20,6 +20,7 @@ type Decoder struct {
 	values, keys schemaCache
 	metadata     map[string]metadata // of flattened rows
 	flatRow      *record             // how flattened rows with a schema were last read
+	headers      []changelog.Header  // of the record at hand
 	loose        loose
 	from         connector // of the record at hand, or expected of it
 
@@ -100,6 +101,7 @@ func (d *Decoder) decode(r *Record) bool {
 	if n := int64(len(r.Key)) + int64(len(r.Value)); n > d.o.MaxMessageBytes {
 		return d.fail(ReasonMessageSize, "%d bytes", n)
 	}
+	d.headers = r.Headers
 	if r.Topic != d.topic {
 		d.topic, d.named = r.Topic, d.kindOfName(r.Topic)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"firn/changelog"
 )
@@ -91,7 +92,6 @@ func (r *record) columns() []field { return r.fields[:len(r.fields)-r.meta] }
 
 // flatMember takes the value at hand, of a member that is no column.
 func (d *Decoder) flatMember(m metadata) bool {
-	e := &d.env
 	if m == metaOp {
 		return d.readOp()
 	}
@@ -104,6 +104,12 @@ func (d *Decoder) flatMember(m metadata) bool {
 	if raw[0] == 'n' {
 		raw = nil
 	}
+	return d.metadatum(m, raw)
+}
+
+// metadatum takes a value of metadata, as JSON or, from a header, as text; nil: null.
+func (d *Decoder) metadatum(m metadata, raw []byte) bool {
+	e := &d.env
 	switch m {
 	case metaDeleted:
 		switch string(d.plain(raw)) {
@@ -117,7 +123,11 @@ func (d *Decoder) flatMember(m metadata) bool {
 		e.txID = raw
 	case metaTxOrder:
 		e.txOrder = raw
-	case metaIgnored, metaOp:
+	case metaIgnored:
+	case metaOp:
+		if e.op, e.opText = 1, d.plain(raw); len(e.opText) == 1 {
+			e.op = e.opText[0]
+		}
 	default:
 		e.source[m-metaSource] = raw
 	}
@@ -162,7 +172,7 @@ func (d *Decoder) flat(s *writerSchema) bool {
 		}
 		d.loose.read, d.p = row, end
 	}
-	return d.classifyFlat()
+	return d.flatHeaders(d.headers) && d.classifyFlat()
 }
 
 // expect has values read as a connector writes them.
@@ -179,6 +189,33 @@ func (d *Decoder) nullRow() bool {
 		return true
 	}
 	d.ev.Op, d.env.op = changelog.OpDelete, 'd'
+	return true
+}
+
+// flatHeaders takes the metadata that are in headers (add.headers of the transformation); what the row has counts more.
+func (d *Decoder) flatHeaders(headers []changelog.Header) bool {
+	if len(d.metadata) == 0 {
+		return true
+	}
+	row := d.env
+	for _, h := range headers {
+		if m := d.metadata[h.Key]; m > 0 && len(h.Value) > 0 && utf8.Valid(h.Value) && !d.metadatum(m, h.Value) {
+			return false
+		}
+	}
+	e := &d.env
+	e.deleted = e.deleted || row.deleted
+	if row.op != 0 {
+		e.op, e.opText = row.op, row.opText
+	}
+	if row.txID != nil {
+		e.txID, e.txOrder = row.txID, row.txOrder
+	}
+	for i, raw := range row.source {
+		if raw != nil {
+			e.source[i] = raw
+		}
+	}
 	return true
 }
 
@@ -209,7 +246,7 @@ func (d *Decoder) classifyFlat() bool {
 // nullValue decides what a record with a null value is.
 func (d *Decoder) nullValue(r *Record) bool {
 	switch {
-	case d.noKey(r.Key):
+	case d.noKey(r.Key) && d.o.Form != FormPlain:
 		d.ev.Kind = TombstoneWithoutKey
 		return true
 	case d.o.Form != FormFlattened || d.o.Deletes != DeletesNull || d.named == Heartbeat:

@@ -91,8 +91,12 @@ func TestFlattenedNulls(t *testing.T) {
 			}
 		}
 		o := Options{Form: FormPlain, NoKey: true}
-		ev, err := newDecoder(t, o).Decode(Record{Topic: "t", Value: []byte(value)})
-		if value != "" && (err != nil || ev.Kind != Tombstone) {
+		r := Record{Topic: "t", Value: []byte(value)}
+		if value == "" {
+			r.Value = nil
+		}
+		ev, err := newDecoder(t, o).Decode(r)
+		if err != nil || ev.Kind != Tombstone {
 			t.Errorf("plain %q: %v, %+v", value, err, ev)
 		}
 	}
@@ -174,6 +178,35 @@ func TestPlain(t *testing.T) {
 		}
 		if ev.Op != changelog.OpCreate || strings.Join(names, ", ") != "id long, op string, __deleted string, at struct" || (len(ev.Key) == 1) != (key != "") || ev.HasIdentity {
 			t.Errorf("key %q: %+v, %q", key, ev, names)
+		}
+	}
+}
+
+// TestFlattenedHeaders: metadata may be in headers; what the row has counts more.
+func TestFlattenedHeaders(t *testing.T) {
+	o := Options{Form: FormFlattened, Metadata: map[string]string{"__op": "op", "__lsn": "source.lsn", "__gone": "deleted"}, Connector: "postgresql"}
+	header := func(key, value string) changelog.Header { return changelog.Header{Key: key, Value: []byte(value)} }
+	for name, c := range map[string]struct {
+		value          string
+		headers        []changelog.Header
+		op             changelog.Op
+		native, reason string
+	}{
+		"in headers":     {`{"id":1}`, []changelog.Header{header("__op", "u"), header("__lsn", "24023128"), header("other", "\xff")}, changelog.OpUpdate, "lsn:0/16E9058", ""},
+		"quoted":         {`{"id":1}`, []changelog.Header{header("__op", `"r"`)}, changelog.OpRead, "", ""},
+		"the row's":      {`{"id":1,"__op":"c","__lsn":1}`, []changelog.Header{header("__op", "u"), header("__lsn", "2")}, changelog.OpCreate, "lsn:0/1", ""},
+		"a delete":       {`{"id":1}`, []changelog.Header{header("__gone", "true")}, changelog.OpDelete, "", ""},
+		"no operation":   {`{"id":1}`, []changelog.Header{header("__op", "what")}, 0, "", ReasonOpUnknown},
+		"not text":       {`{"id":1}`, []changelog.Header{header("__op", "\xff")}, changelog.OpCreate, "", ""},
+		"not configured": {`{"id":1}`, []changelog.Header{header("__deleted", "true")}, changelog.OpCreate, "", ""},
+	} {
+		ev, err := newDecoder(t, o).Decode(Record{Topic: "s.public.t", Key: []byte(`{"id":1}`), Value: []byte(c.value), Headers: c.headers})
+		if c.reason != "" {
+			if reasonOf(err) != c.reason {
+				t.Errorf("%s: %v", name, err)
+			}
+		} else if err != nil || ev.Op != c.op || ev.Native != c.native {
+			t.Errorf("%s: %v, %+v", name, err, ev)
 		}
 	}
 }

@@ -31,6 +31,26 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzFlattened is FuzzDecode for rows without an envelope.
+func FuzzFlattened(f *testing.F) {
+	for _, file := range []string{"flattened.jsonl", "bad.jsonl", "outbox.jsonl"} {
+		for _, l := range readLines(f, samples+file) {
+			if len(l.Value) < 16<<10 {
+				f.Add(l.Key, l.Value, []byte("d"))
+			}
+		}
+	}
+	metadata := map[string]string{"__op": "op", "__lsn": "source.lsn", "__table": "source.table", "__source_ts_ms": "source.ts_ms", "__tx": "transaction.id"}
+	used := newDecoder(f, Options{Form: FormFlattened, Deletes: DeletesRewrite, Metadata: metadata, Connector: "postgresql"})
+	f.Fuzz(func(t *testing.T, key, value, header []byte) {
+		r := Record{Topic: "p.s.t", Key: key, Value: value, Headers: []changelog.Header{{Key: "__op", Value: header}}}
+		for _, o := range []Options{{Form: FormFlattened}, {Form: FormFlattened, Format: FormatSchema, Deletes: DeletesRewrite, Metadata: metadata}, {Form: FormPlain, NoKey: true}} {
+			checkDecode(t, newDecoder(t, o), r)
+		}
+		checkDecode(t, used, r)
+	})
+}
+
 func checkDecode(t *testing.T, d *Decoder, r Record) {
 	t.Helper()
 	ev, err := d.Decode(r)
