@@ -161,7 +161,7 @@ func (d *Decoder) flat(s *writerSchema) bool {
 		}
 		return d.fail(ReasonEnvelopeShape, "no object")
 	}
-	if !d.readAfter() {
+	if !d.readAfter() || e.valueErr != nil && !d.onlyMetadata() {
 		return false
 	}
 	if s == nil { // what the row says of itself has to be known
@@ -173,6 +173,28 @@ func (d *Decoder) flat(s *writerSchema) bool {
 		d.loose.read, d.p = row, end
 	}
 	return d.flatHeaders(d.headers) && d.classifyFlat()
+}
+
+// onlyMetadata reads the metadata of a row that is not read to its end because of a column: a delete needs none.
+func (d *Decoder) onlyMetadata() bool {
+	end := d.p
+	d.p = d.env.after.from
+	for more := d.open(); more; more = d.more('}') {
+		name, ok := d.text()
+		if !ok || !d.next(':') {
+			return false
+		}
+		if m := d.metadata[string(name)]; m > 0 {
+			ok = d.flatMember(m)
+		} else {
+			ok = d.skip(maxDepth - 2)
+		}
+		if !ok {
+			return false
+		}
+	}
+	d.p = end
+	return d.err == nil
 }
 
 // expect has values read as a connector writes them.

@@ -211,6 +211,58 @@ func TestFlattenedHeaders(t *testing.T) {
 	}
 }
 
+// schemaRow is a message with a schema of id and the given fields.
+func schemaRow(fields, payload string) []byte {
+	return []byte(`{"schema":{"type":"struct","optional":false,"fields":[{"type":"int64","optional":false,"field":"id"},` + fields + `]},"payload":` + payload + `}`)
+}
+
+// TestFlattenedDeletes: of the row of a delete only its key counts: not values that no column takes, not reports, not a row of before.
+func TestFlattenedDeletes(t *testing.T) {
+	o := Options{Form: FormFlattened, Deletes: DeletesRewrite, Metadata: map[string]string{"gone": "deleted"}}
+	gone := `{"type":"string","optional":false,"field":"gone"}`
+	for name, value := range map[string]string{
+		"a value of another type": string(schemaRow(`{"type":"int32","optional":true,"field":"n"},`+gone, `{"id":1,"n":"x","gone":"true"}`)),
+		"a value to report":       string(schemaRow(`{"type":"int32","optional":true,"name":"io.debezium.time.Time","field":"n"},`+gone, `{"id":1,"n":-5,"gone":"true"}`)),
+		"a placeholder":           string(schemaRow(`{"type":"string","optional":true,"field":"n"},`+gone, `{"id":1,"n":"__debezium_unavailable_value","gone":"true"}`)),
+		"a whole row":             string(schemaRow(`{"type":"string","optional":true,"field":"n"},`+gone, `{"id":1,"n":"x","gone":"true"}`)),
+	} {
+		for _, connector := range []string{"postgresql", "mysql"} {
+			o.Connector, o.Identity = connector, IdentityFull
+			ev, err := newDecoder(t, o).Decode(Record{Topic: "s.public.t", Key: []byte(`{"id":1}`), Value: []byte(value)})
+			if err != nil || ev.Op != changelog.OpDelete || ev.Before != nil || ev.After != nil || len(ev.Reports)+len(ev.Placeholders) != 0 || len(ev.Key) != 1 {
+				t.Errorf("%s, %s: %v, %+v", name, connector, err, ev)
+			}
+		}
+	}
+	// A mark that the schema demands and the row lacks says nothing.
+	if ev, err := newDecoder(t, o).Decode(Record{Topic: "s.public.t", Key: []byte(`{"id":1}`), Value: schemaRow(gone, `{"id":1}`)}); err != nil || ev.Op != changelog.OpCreate {
+		t.Errorf("without a mark: %v, %+v", err, ev)
+	}
+}
+
+// TestFlattenedKeys: a delete that comes before any row is read by its key alone, whatever types the table has made of it; a key's column
+// may be called as metadata are.
+func TestFlattenedKeys(t *testing.T) {
+	table, err := changelog.NewSchema([]changelog.Column{{Name: "u", Type: changelog.Primitive(changelog.String)}, {Name: "v", Type: changelog.Primitive(changelog.Long)}}, []string{"u"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDecoder(t, Options{Form: FormFlattened})
+	d.SetTable(table)
+	key := `{"schema":{"type":"struct","optional":false,"fields":[{"type":"string","optional":false,"name":"io.debezium.data.Uuid","field":"u"}]},"payload":{"u":"f79c3e09-677c-4bbd-a479-3f349cb785e7"}}`
+	ev, err := d.Decode(Record{Topic: "s.public.t", Key: []byte(key)})
+	if err != nil || ev.Op != changelog.OpDelete {
+		t.Fatalf("%v, %+v", err, ev)
+	}
+	if k, ok := ev.TableKey(nil, table); !ok || !strings.HasPrefix(string(k), "f79c3e09-") {
+		t.Errorf("key %q, %t", k, ok)
+	}
+	ev, err = newDecoder(t, Options{Form: FormFlattened, Metadata: map[string]string{"k": "ts_ms"}}).Decode(Record{Topic: "s.public.t", Key: []byte(`{"k":9}`), Value: []byte(`{"a":1,"k":5}`)})
+	if err != nil || len(ev.Shape.Columns) != 2 || ev.Shape.Key[0] != 1 || ev.After[1].I != 9 {
+		t.Errorf("%v, %+v", err, ev)
+	}
+}
+
 // TestFlattenedTypes: without a source block the connector that is named decides how values are read.
 func TestFlattenedTypes(t *testing.T) {
 	value := `{"schema":{"type":"struct","optional":false,"fields":[{"type":"int64","optional":false,"field":"id"},` +
