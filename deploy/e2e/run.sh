@@ -93,9 +93,9 @@ part "partitioned, file, kills, readers: postgres-full-identity" "" "$here/repla
 part "flattened, file, kills, readers" "" "$here/replay.sh" --file --kills 3 --readers --more postgres-flattened
 part "types" "" "$here/types.sh"
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
-for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
 part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
 part "catalog over REST" restcatalog "$here/catalogs.sh" rest
+for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
 part "file, kills: postgres-json-schemas" "" "$here/replay.sh" --file --kills 5 postgres-json-schemas
 
 if [ -n "$full" ]; then
