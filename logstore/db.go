@@ -75,6 +75,9 @@ func (d *DB) Close() error {
 	return nil
 }
 
+// blobGarbage is the part of the blob files that may be garbage before Pebble rewrites some.
+const blobGarbage = 0.3
+
 // PebbleOptions returns the options of the instance, without the compaction gate that OpenDB adds. What is chosen here
 // was measured: see FORMAT.md, "Pebble".
 func PebbleOptions(o Options, log *slog.Logger) *pebble.Options {
@@ -105,7 +108,7 @@ func PebbleOptions(o Options, log *slog.Logger) *pebble.Options {
 	p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy { // keeps log blocks out of compactions
 		return pebble.ValueSeparationPolicy{
 			Enabled: true, MinimumSize: 2 << 10, MaxBlobReferenceDepth: 10,
-			RewriteMinimumAge: 15 * time.Second, TargetGarbageRatio: 0.3,
+			RewriteMinimumAge: o.blobAge, TargetGarbageRatio: blobGarbage,
 		}
 	}
 	return p

@@ -52,6 +52,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer receives the metrics. Default: none.
 	Registerer prometheus.Registerer
+
+	blobAge time.Duration // of blob files before Pebble rewrites them; default 15s
 }
 
 // EnsureDefaults replaces zero values by defaults.
@@ -66,6 +68,7 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.DiskBytes, 50<<30)
 	setDefault(&o.MinFreeBytes, 512<<20)
 	setDefault(&o.ParkedBytes, 1<<30)
+	setDefault(&o.blobAge, 15*time.Second)
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}

@@ -96,16 +96,23 @@ func (s *Store) trimAll(ctx context.Context) {
 
 // reclaim compacts the log's space if the disk is full and blocks were dropped since it last did. A range delete is small:
 // it need not start a compaction, and while appends wait nothing else does, so that what it covers could stay for ever. What
-// is read is small, too: the blocks themselves are in blob files, which go away as a whole.
+// is read is small, too: the blocks themselves are in blob files, which go away as a whole, or, where they also hold rows, once Pebble
+// rewrites them. Pebble looks for such files after flushes and compactions only: so there is a flush while garbage is left.
 func (s *Store) reclaim(ctx context.Context) error {
-	if s.db.broken.Load() != nil || !s.space.isFull() || !s.dropped.Swap(false) {
+	if s.db.broken.Load() != nil || !s.space.isFull() {
 		return nil
 	}
-	space := []byte{byte(keyspace.SpaceLog)}
-	err := s.db.Compact(ctx, space, keyspace.End(nil, space), false)
-	if err != nil {
-		s.dropped.Store(true)
-		return fmt.Errorf("compact the log: %w", err)
+	if s.dropped.Swap(false) {
+		space := []byte{byte(keyspace.SpaceLog)}
+		if err := s.db.Compact(ctx, space, keyspace.End(nil, space), false); err != nil {
+			s.dropped.Store(true)
+			return fmt.Errorf("compact the log: %w", err)
+		}
+	}
+	if blobs := s.db.Metrics().BlobFiles; float64(blobs.ReferencedValueSize) < (1-blobGarbage)*float64(blobs.ValueSize) {
+		if _, err := s.db.AsyncFlush(); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
 	}
 	return nil
 }
