@@ -70,9 +70,23 @@ func commit(ctx context.Context, l *lake, who owner, t fmt.Stringer, out *output
 	case errors.Is(err, table.ErrUnknownOutcome):
 		return snap, fmt.Errorf("%s of %s: its %d files stay: %w", t, l.t.Name(), len(out.created), err)
 	case errors.Is(err, table.ErrFenced):
-		err = fmt.Errorf("%w: %w", state.ErrFenced, err)
+		err = fenced(ctx, l, who, err)
 	}
 	return snap, errors.Join(fmt.Errorf("%s of %s: %w", t, l.t.Name(), err), out.remove())
+}
+
+// fenced tells another writer's newer epoch, for which work on the table ends, from one that our own flusher has claimed since the work was
+// planned: then it is planned again.
+func fenced(ctx context.Context, l *lake, who owner, err error) error {
+	now, reloadErr := l.t.Reload(ctx)
+	if reloadErr != nil {
+		return errors.Join(err, reloadErr)
+	}
+	writer, readErr := now.Writer()
+	if readErr != nil || writer != who.writer {
+		return errors.Join(fmt.Errorf("%w: %w", state.ErrFenced, err), readErr)
+	}
+	return &table.ConflictError{Table: l.t.Name(), Store: now.Base().Kind(), Reason: "this writer has claimed a newer epoch meanwhile"}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -81,6 +81,48 @@ func TestFenced(t *testing.T) {
 	w.check()
 }
 
+// TestClaimedMeanwhile: a flusher that has just started claims the table while a merge or an expiry of the same writer is under way under the
+// epoch before: the work is done again under the new one, and the table is not taken for somebody else's.
+func TestClaimedMeanwhile(t *testing.T) {
+	for _, store := range []string{mixed.StoreBase, mixed.StoreChange} {
+		t.Run(store, func(t *testing.T) {
+			w := prepared(t)
+			w.must(w.reg.UpdateProgress(w.ctx(), w.id(), func(p *state.Progress) { p.Epoch = 4 }))
+			_, err := w.table().ClaimEpoch(w.ctx(), w.reg.WriterID(), 4)
+			w.must(err)
+			w.now = time.Now().Add(time.Hour)
+			claimed := false
+			w.hook = func(_ context.Context, a table.Attempt, commit func() error) error {
+				if a.Store == store && !claimed {
+					claimed = true
+					lake, err := table.Open(w.ctx(), w.lake(w.disk))
+					w.must(err)
+					defer lake.Close()
+					same, err := lake.Load(w.ctx(), tableName)
+					w.must(err)
+					_, err = same.ClaimEpoch(w.ctx(), w.reg.WriterID(), 5)
+					w.must(err)
+					w.must(w.reg.UpdateProgress(w.ctx(), w.id(), func(p *state.Progress) { p.Epoch = 5 }))
+				}
+				return commit()
+			}
+			if store == mixed.StoreBase {
+				w.once(Minor)
+			} else if _, err := w.opt.Expire(w.ctx(), tableName, false); !table.IsConflict(err) || errors.Is(err, state.ErrFenced) {
+				t.Errorf("%v", err)
+			}
+			if !claimed {
+				t.Fatal("no commit")
+			}
+			if x, err := w.opt.Expire(w.ctx(), tableName, false); err != nil || len(x.Changes) == 0 {
+				t.Errorf("%+v, %v", x, err)
+			}
+			w.check()
+			w.noLitter()
+		})
+	}
+}
+
 // TestFailedCommit: a commit that did not happen leaves no files (P2); one whose answer was lost did happen.
 func TestFailedCommit(t *testing.T) {
 	w := prepared(t)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"firn/changelog/table"
-	"firn/state"
 )
 
 // Expired is what expiring a table came to.
@@ -63,7 +62,7 @@ func (o *Optimizer) expire(ctx context.Context, l *lake, s *tableState, dryRun b
 	if len(dead) > 0 {
 		_, err := l.t.RemoveChangeFiles(ctx, dead, who.epoch)
 		if errors.Is(err, table.ErrFenced) {
-			err = fmt.Errorf("%w: %w", state.ErrFenced, err)
+			err = fenced(ctx, l, who, err)
 		}
 		if err != nil {
 			return Expired{}, fmt.Errorf("expire change files of %s: %w", s.name, err)

@@ -135,6 +135,23 @@ func (t *Table) Epoch() (changelog.Epoch, error) {
 	return epoch, nil
 }
 
+// Writer returns who claimed the newest epoch; "" if nobody has.
+func (t *Table) Writer() (string, error) {
+	var newest changelog.Epoch
+	writer := ""
+	for _, s := range t.Stores() {
+		props := s.loaded.metadata.Properties()
+		e, err := epochOf(props)
+		if err != nil {
+			return "", err
+		}
+		if e > newest {
+			newest, writer = e, props[PropWriter]
+		}
+	}
+	return writer, nil
+}
+
 // FlushMark says what a flush brought into the lake (P2): which commit of which writer, up to which change, and how far
 // the sources were applied.
 type FlushMark struct {
