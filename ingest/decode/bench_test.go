@@ -76,3 +76,30 @@ func BenchmarkMapping(b *testing.B) {
 		key = m.Key(key[:0], ev.Key)
 	}
 }
+
+// BenchmarkDecodeAvro decodes the changes of wire_avro.jsonl. Bytes are those of keys and values.
+func BenchmarkDecodeAvro(b *testing.B) {
+	schemas := sampleSchemas(b)
+	d := newDecoder(b, framings["confluent prefix"])
+	n := int64(0)
+	lines := readLines(b, samples+"wire_avro.jsonl")[:3]
+	for _, l := range lines {
+		n += int64(len(l.Key) + len(l.Value))
+		if _, err := decodeFramed(b, d, l.Record, schemas); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(n)
+	b.ReportAllocs()
+	rows := 0
+	for b.Loop() {
+		for i := range lines {
+			ev, err := d.Decode(lines[i].Record)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows += len(ev.Key)
+		}
+	}
+	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "records/s")
+}

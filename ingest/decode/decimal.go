@@ -94,9 +94,11 @@ func (d *Decoder) readDecimal(c *conv, v *changelog.Value) bool {
 		return false
 	}
 	b, ok := d.base64(text)
-	if !ok {
-		return false
-	}
+	return ok && d.decimalBytes(c, v, b)
+}
+
+// decimalBytes reads a decimal's unscaled value.
+func (d *Decoder) decimalBytes(c *conv, v *changelog.Value, b []byte) (ok bool) {
 	bound := maxDecimalBytes
 	if c.op == readDecimalText {
 		bound = maxDecimalTextBytes
@@ -240,6 +242,12 @@ func (d *Decoder) readVariable(_ *conv, v *changelog.Value) bool {
 		return false
 	case !haveScale || !haveValue:
 		return d.fail(ReasonRequiredMissing, "a decimal without scale or value")
+	}
+	return d.variable(v, scale, unscaled)
+}
+
+func (d *Decoder) variable(v *changelog.Value, scale int64, unscaled []byte) bool {
+	switch {
 	case len(unscaled) == 0 || len(unscaled) > maxDecimalTextBytes:
 		return d.fail(ReasonDecimalBytes, "an unscaled value of %d bytes", len(unscaled))
 	case scale > maxScale || scale < -maxScale:

@@ -30,13 +30,18 @@ type Decoder struct {
 	hole    bool              // the value at hand is the placeholder
 	unknown bool              // a message without a schema does not fit the record it is read with
 	stack   []changelog.Value // parts of nested values
+	others  []changelog.Value // the values of maps in Avro, whose keys are on the stack
 	limit   int               // of the arena, for the record at hand
 
 	before, after, key, other []changelog.Value // what Event's slices are made of
 	marks                     []int
 	scratch                   []byte
 	texts                     [lastText]interned
-	native                    string // of the last event
+	native                    string        // of the last event
+	keyBytes                  []byte        // the record's key, without its frame
+	registered                []*registered // the first two are what was used last, or nearly so
+	refused                   []refusal
+	missing                   *MissingSchema // what the record at hand needs
 	topic                     string
 	named                     Kind // what the topic's name says
 }
@@ -68,15 +73,24 @@ func (d *Decoder) SetTable(s *changelog.Schema) {
 	}
 }
 
-// Decode decodes one record. The error, if any, is a *Rejected. The event is valid until the next call.
+// Decode decodes one record. The error, if any, is a *Rejected or, in formats with a registry, a *MissingSchema. The event
+// is valid until the next call.
 func (d *Decoder) Decode(r Record) (*Event, error) {
 	d.reset()
+	d.missing, d.keyBytes = nil, r.Key
 	d.limit = arenaSlack + arenaFactor*(len(r.Key)+len(r.Value))
-	if !d.decode(&r) {
-		rej := d.err
+	ok := d.decode(&r)
+	if rej := d.err; !ok && d.missing == nil {
 		d.attachKey(&r, rej)
-		return nil, rej
+		if d.missing == nil {
+			d.refused = d.refused[:0]
+			return nil, rej
+		}
 	}
+	if d.missing != nil {
+		return nil, d.missing
+	}
+	d.refused = d.refused[:0]
 	return &d.ev, nil
 }
 
@@ -90,7 +104,10 @@ func (d *Decoder) reset() {
 		d.stack = nil
 	}
 	d.scanner = scanner{names: d.names[:0], arena: d.arena[:0]}
-	d.stack, d.marks, d.key, d.other = d.stack[:0], d.marks[:0], d.key[:0], d.other[:0]
+	if cap(d.others) > keep/32 {
+		d.others = nil
+	}
+	d.stack, d.others, d.marks, d.key, d.other = d.stack[:0], d.others[:0], d.marks[:0], d.key[:0], d.other[:0]
 	d.ev = Event{Reports: d.ev.Reports[:0]}
 	d.env = envelope{}
 	d.column, d.hole, d.unknown = "", false, false
@@ -112,14 +129,14 @@ func (d *Decoder) decode(r *Record) bool {
 		d.ev.Kind = Heartbeat
 		return true
 	}
-	if !d.document(r.Value) {
+	if !d.readValue(r) {
 		return false
 	}
 	switch d.ev.Kind {
 	case Change:
 		return d.change(r)
 	case Truncate:
-		d.identify(r, nil, false)
+		d.identify(nil, false)
 		return true
 	default:
 		return true
@@ -148,7 +165,15 @@ func (d *Decoder) noKey(key []byte) bool {
 	return key == nil || d.o.NoKey || d.o.NullKey != "" && string(key) == d.o.NullKey
 }
 
-// document reads a value that is not null.
+// readValue reads a value that is not null.
+func (d *Decoder) readValue(r *Record) bool {
+	if d.o.Format.framed() {
+		return d.framedValue(r)
+	}
+	return d.document(r.Value)
+}
+
+// document reads a value in JSON.
 func (d *Decoder) document(b []byte) bool {
 	d.b = b
 	switch {
@@ -248,7 +273,7 @@ func (d *Decoder) payload(s *writerSchema) bool {
 
 // change completes a Change: its columns, key and identity.
 func (d *Decoder) change(r *Record) bool {
-	key, ok := d.readKey(r.Key)
+	key, ok := d.readKey(r)
 	if !ok {
 		return false
 	}
@@ -287,7 +312,7 @@ func (d *Decoder) change(r *Record) bool {
 	d.ev.Key = d.key
 	d.readBefore(r, row, shape)
 	d.otherKeys(r.Headers, key)
-	d.identify(r, key, key == nil)
+	d.identify(key, key == nil)
 	return true
 }
 
@@ -304,8 +329,16 @@ func (d *Decoder) rereadAfter() bool {
 	}
 	d.marks, d.ev.Reports = d.marks[:0], d.ev.Reports[:0]
 	d.after = resize(d.after, len(e.row.fields))
-	d.p = e.after.from
-	return d.record(e.row, d.after, &d.marks, maxDepth-1)
+	return d.readRow(e.after.from, e.row, d.after)
+}
+
+// readRow reads the row that stands at p, in the format of the record at hand.
+func (d *Decoder) readRow(p int, row *record, out []changelog.Value) bool {
+	d.p = p
+	if s := d.env.schema; s != nil && s.avro != nil {
+		return d.avroRow(s.avro.row, row, out, &d.marks, maxAvroDepth)
+	}
+	return d.record(row, out, &d.marks, maxDepth-1)
 }
 
 // resize returns values with n elements; what it holds stays.
@@ -347,8 +380,8 @@ func (d *Decoder) readBefore(r *Record, row *record, shape *Shape) {
 	}
 	d.before = resize(d.before, len(shape.Columns))
 	marks, reports := len(d.marks), len(d.ev.Reports)
-	d.p, d.unknown = d.env.before.from, false
-	ok := d.record(row, d.before, &d.marks, maxDepth) && !d.unknown && len(d.marks) == marks
+	d.unknown = false
+	ok := d.readRow(d.env.before.from, row, d.before) && !d.unknown && len(d.marks) == marks
 	d.marks, d.ev.Reports, d.err = d.marks[:marks], d.ev.Reports[:reports], nil
 	if !ok {
 		return // the change itself is sound: it goes without its old row

@@ -8,6 +8,9 @@
 //	{"schema":{…},"payload":{"before":…,"after":{"id":1,…},"source":{…},"op":"c",…}}
 //	└ compared with the last one ┘              └ one Value a column ┘ └ position, identity
 //
+// Keys and values in Avro name a registered schema in a frame or a header. Decode asks for one that it does not have by a
+// *MissingSchema error; parsed, it becomes the same Connect schema as in JSON, and a second reader walks bodies against it.
+//
 // Messages without a schema get their Shape from hints, the table's columns and, for the rest, from their values (1.4).
 //
 // Plan says what a Shape needs of a table: new columns, wider types, and a Mapping that turns an event's values into

@@ -186,7 +186,7 @@ func (d *Decoder) readAfter() bool {
 // undo forgets what reading a row has left behind and goes back to where it began.
 func (d *Decoder) undo(p int) {
 	d.p, d.err, d.unknown, d.hole = p, nil, false, false
-	d.stack, d.marks, d.ev.Reports = d.stack[:0], d.marks[:0], d.ev.Reports[:0]
+	d.stack, d.others, d.marks, d.ev.Reports = d.stack[:0], d.others[:0], d.marks[:0], d.ev.Reports[:0]
 }
 
 func (d *Decoder) readOp() bool {

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"unicode/utf8"
 
@@ -141,5 +142,95 @@ func checkValue(t *testing.T, typ *changelog.Type, v changelog.Value) {
 	}
 	if !ok {
 		t.Fatalf("value %v of type %s", v, typ)
+	}
+}
+
+// FuzzAvro: as FuzzDecode, of bodies of any schema; and what a body makes the decoder allocate is bounded by its size.
+func FuzzAvro(f *testing.F) {
+	for _, s := range sampleSchemas(f) {
+		for _, l := range readLines(f, samples+"wire_avro.jsonl")[:3] {
+			f.Add(s.Text, l.Value[5:])
+		}
+	}
+	for _, v := range []string{`{"type":"array","items":["null","int"]}`, `{"type":"map","values":{"type":"array","items":"boolean"}}`, `{"type":"record","name":"L","fields":[{"name":"n","type":["null","L"]}]}`} {
+		f.Add(avroEnvelope(v).Text, avroCreate(avroBody{}.long(1).text("a").long(1).long(0)).Value[5:])
+	}
+	f.Fuzz(func(t *testing.T, schema, body []byte) {
+		d := newDecoder(t, Options{Format: FormatConfluentAvro, Identity: IdentityFull})
+		d.AddSchema(SchemaRef{ID: 1}, avroKey)
+		d.AddSchema(SchemaRef{ID: 2}, Schema{Text: schema})
+		r := Record{Topic: "p.s.t", Key: avroBody{0, 0, 0, 0, 1}.long(1), Value: append([]byte{0, 0, 0, 0, 2}, body...)}
+		checkDecode(t, d, r) // compiles the schema
+		checkAllocated(t, d, r)
+	})
+}
+
+// FuzzFrame: whatever frames and headers are, a schema is asked for or there is a reason.
+func FuzzFrame(f *testing.F) {
+	for _, l := range readLines(f, samples+"wire_avro.jsonl") {
+		for _, h := range append(l.Headers, changelog.Header{}) {
+			f.Add(l.Value, h.Key, h.Value, byte(0))
+		}
+	}
+	f.Fuzz(func(t *testing.T, value []byte, header string, of []byte, mode byte) {
+		o := Options{Format: FormatConfluentAvro + Format(mode&1), IDWidth: IDWidth(mode >> 1 % 3), GlobalIDs: mode>>3&1 == 1}
+		d := newDecoder(t, o)
+		r := Record{Topic: "p.s.t", Value: value, Headers: []changelog.Header{{Key: header, Value: of}}}
+		for range 3 {
+			_, err := d.Decode(r)
+			m, ok := errors.AsType[*MissingSchema](err)
+			if !ok {
+				break
+			}
+			d.AddSchema(m.Ref, Schema{Text: []byte(`{"type":"record","name":"R","fields":[]}`)})
+		}
+		checkDecode(t, d, r)
+		checkAllocated(t, d, r)
+	})
+}
+
+// checkAllocated decodes a record again and bounds what that allocates: 64 times its size, and some for the decoder itself.
+func checkAllocated(t *testing.T, d *Decoder, r Record) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _ = d.Decode(r)
+	runtime.ReadMemStats(&after)
+	size := uint64(len(r.Key) + len(r.Value))
+	for _, h := range r.Headers {
+		size += uint64(len(h.Key) + len(h.Value))
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 2<<20+64*size {
+		t.Fatalf("%d bytes allocated for a record of %d", got, size)
+	}
+}
+
+// TestAvroAllocates: the bodies that make most of little stay within the bound, too.
+func TestAvroAllocates(t *testing.T) {
+	const n = 1 << 20
+	block := avroBody{}.long(n)
+	ones := avroBody{}
+	for range n {
+		ones = append(ones, 2, 1)
+	}
+	entries := avroBody{}.long(n)
+	for range n {
+		entries = append(entries, 0, 1)
+	}
+	for _, c := range []struct {
+		name, schema string
+		body         []byte
+	}{
+		{"one block", `{"type":"array","items":"boolean"}`, append(append(block, make([]byte, n)...), 0)},
+		{"blocks of one", `{"type":"array","items":"boolean"}`, append(ones, 0)},
+		{"entries of one key", `{"type":"map","values":"boolean"}`, append(entries, 0)},
+		{"lists of nothing", `{"type":"array","items":{"type":"array","items":"int"}}`, append(append(block, make([]byte, n)...), 0)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDecoder(t, Options{Format: FormatConfluentAvro})
+			d.AddSchema(SchemaRef{ID: 1}, avroKey)
+			d.AddSchema(SchemaRef{ID: 2}, avroEnvelope(c.schema))
+			checkAllocated(t, d, avroCreate(c.body))
+		})
 	}
 }

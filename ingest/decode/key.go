@@ -9,24 +9,32 @@ import (
 )
 
 // readKey decodes the key of a record into d.key, and returns how it was read; nil if there is no key.
-func (d *Decoder) readKey(b []byte) (*record, bool) {
+func (d *Decoder) readKey(r *Record) (*record, bool) {
+	b := r.Key
 	if d.noKey(b) {
 		return nil, true
 	}
 	saved := d.scanner
 	d.b, d.p, d.column = b, 0, ""
-	key, ok := d.keyDocument(b)
+	key, ok := d.keyOf(r)
 	saved.arena, saved.err = d.arena, d.err
 	d.scanner = saved
 	if ok {
 		return key, true
 	}
 	switch d.err.Reason {
-	case ReasonKeyNull, ReasonPlaceholderInKey, ReasonKeyDecode:
+	case ReasonKeyNull, ReasonPlaceholderInKey, ReasonKeyDecode, ReasonSchemaUnknown:
 	default:
 		d.err = reject(ReasonKeyDecode, "%s: %s", d.err.Reason, d.err.Detail)
 	}
 	return nil, false
+}
+
+func (d *Decoder) keyOf(r *Record) (*record, bool) {
+	if d.o.KeyFormat.framed() {
+		return d.framedKey(r)
+	}
+	return d.keyDocument(r.Key)
 }
 
 func (d *Decoder) keyDocument(b []byte) (*record, bool) {
@@ -81,9 +89,10 @@ func (d *Decoder) keyPayload(s *writerSchema) (*record, bool) {
 
 // keyRecord reads a key's struct. No part of a key may be null or the placeholder.
 func (d *Decoder) keyRecord(key *record, out []changelog.Value) bool {
-	if !d.record(key, out, nil, maxDepth) {
-		return false
-	}
+	return d.record(key, out, nil, maxDepth) && d.noNulls(key, out)
+}
+
+func (d *Decoder) noNulls(key *record, out []changelog.Value) bool {
 	for i := range out {
 		if out[i].Null {
 			return d.fail(ReasonKeyNull, "column %s", quote([]byte(key.fields[i].name)))
@@ -121,7 +130,7 @@ func (d *Decoder) otherKeys(headers []changelog.Header, key *record) {
 	}
 	saved.arena = d.arena
 	d.scanner = saved
-	d.stack, d.ev.Reports = d.stack[:0], d.ev.Reports[:reports]
+	d.stack, d.others, d.ev.Reports = d.stack[:0], d.others[:0], d.ev.Reports[:reports]
 }
 
 // attachKey gives a rejection the record's key, if that is readable. The values outlive the decoder's next record.
@@ -130,8 +139,8 @@ func (d *Decoder) attachKey(r *Record, rej *Rejected) {
 		return
 	}
 	d.scanner = scanner{names: d.names[:0], arena: d.arena}
-	d.stack, d.key = d.stack[:0], d.key[:0]
-	key, ok := d.readKey(r.Key)
+	d.stack, d.others, d.key = d.stack[:0], d.others[:0], d.key[:0]
+	key, ok := d.readKey(r)
 	d.err = nil
 	if !ok || key == nil {
 		return

@@ -17,9 +17,11 @@ type Format uint8
 
 // The formats.
 const (
-	FormatAuto   Format = iota // each record tells: one whose first member is "schema" or "payload" has a schema
-	FormatSchema               // {"schema":…,"payload":…}, nothing else
-	FormatPlain                // the payload itself
+	FormatAuto          Format = iota // each record tells: one whose first member is "schema" or "payload" has a schema
+	FormatSchema                      // {"schema":…,"payload":…}, nothing else
+	FormatPlain                       // the payload itself
+	FormatConfluentAvro               // Confluent's frame or header, and Avro (1.6)
+	FormatApicurioAvro                // Apicurio's (1.7)
 )
 
 // Form is what the values of a table's topic are.
@@ -95,6 +97,10 @@ type Options struct {
 	// Connector is the kind of source of flattened topics, which do not say it: postgresql, mysql, mariadb, sqlserver, oracle, db2. It
 	// decides how some types are read (3.4). Default: none of them.
 	Connector string
+	// IDWidth is of the ids in Apicurio's frames. Default: told by each frame, as Apicurio's fallback handler does.
+	IDWidth IDWidth
+	// GlobalIDs says that the ids in Apicurio's frames are global ids. Default: content ids.
+	GlobalIDs bool
 	// Topic says that the topic is a table's. Default: each record tells.
 	Topic TopicKind
 	// HeartbeatPrefix begins the names of heartbeat topics. Default "__debezium-heartbeat".
@@ -150,7 +156,7 @@ func (o *Options) EnsureDefaults() {
 // Validate reports all that is wrong with o.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Format > FormatPlain || o.KeyFormat > FormatPlain || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
+	if o.Format > FormatApicurioAvro || o.KeyFormat > FormatApicurioAvro || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
 	if o.Form > FormPlain || o.Deletes > DeletesDrop {

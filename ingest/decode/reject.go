@@ -53,6 +53,11 @@ const (
 	ReasonNameCollision     = "name_collision"
 	ReasonReservedName      = "reserved_name"
 	ReasonEvolutionBlocked  = "evolution_blocked"
+	ReasonFrameShort        = "frame_short"
+	ReasonMagicByte         = "magic_byte"
+	ReasonSchemaUnknown     = "schema_id_unknown"
+	ReasonAvroDecode        = "avro_decode"
+	ReasonAvroTrailing      = "avro_trailing"
 )
 
 // Rejected says that a record, or the change of a table that it asks for, is not acceptable.

@@ -97,7 +97,7 @@ func TestBad(t *testing.T) {
 		"B93": {MaxMessageBytes: 65536},
 	}
 	plan := map[string]PlanOptions{"B28": {FoldNames: true}}
-	framed := map[string]bool{ // other encodings, and a registry's answers
+	framed := map[string]bool{ // see TestBadFrames
 		"B102": true, "B103": true, "B104": true, "B105": true, "B106": true, "B107": true, "B108": true, "B109": true, "B110": true, "B111": true,
 	}
 	lines := readLines(t, samples+"bad.jsonl")

@@ -331,6 +331,12 @@ func (c compiler) integer(v *conv, s *connectSchema, low, high int64) *Rejected 
 		v.timestamp(unitMicro, c.from)
 	case timePrefix + "NanoTimestamp":
 		v.timestamp(unitNano, c.from)
+	case nameInstantMillis:
+		v.instant(unitMilli)
+	case nameInstantMicros:
+		v.instant(unitMicro)
+	case nameInstantNanos:
+		v.instant(unitNano)
 	default:
 		v.set(readInt, changelog.Int)
 		if high > 1<<31-1 {
@@ -346,6 +352,12 @@ func (c compiler) integer(v *conv, s *connectSchema, low, high int64) *Rejected 
 func (v *conv) timestamp(unit int64, from connector) {
 	v.set(readTimestamp, changelog.Timestamp)
 	v.unit, v.infinite = unit, from == connectorPostgres
+}
+
+// instant is a timestamp with a zone, of a producer that is not Connect.
+func (v *conv) instant(unit int64) {
+	v.set(readTimestamp, changelog.TimestampTZ)
+	v.unit = unit
 }
 
 func (c compiler) text(v *conv, s *connectSchema) {
@@ -413,6 +425,8 @@ func (c compiler) bytes(v *conv, s *connectSchema) *Rejected {
 		if length == "" {
 			v.high = 1 << 31
 		}
+	case nameUUID:
+		v.set(readUUID, changelog.UUID)
 	default:
 		v.set(readBytes, changelog.Binary)
 		v.holes = c.holes.bytes()

@@ -211,7 +211,7 @@ func (d *Decoder) origin() bool {
 		d.from = from
 		d.loose.stale = true
 		if w := d.env.schema; w != nil {
-			*w = *d.compileFor(w.raw, from)
+			*w = *d.recompile(w, from)
 			d.env.row, d.env.stale = w.row, true
 		}
 	}
@@ -426,9 +426,9 @@ func (d *Decoder) separates() bool {
 }
 
 // identify sets the identity of a streaming event: a hash of position, operation, key and images. The images and the key
-// go in as they stand: what a connector sends again, it sends in the same bytes. Without a key two events may be equal in
+// go in as they stand, without frames: what a connector sends again, it sends in the same bytes. Without a key two events may be equal in
 // all of that but their place in the transaction.
-func (d *Decoder) identify(r *Record, key *record, keyless bool) {
+func (d *Decoder) identify(key *record, keyless bool) {
 	ev, e := &d.ev, &d.env
 	members := identityMembers[d.from]
 	if ev.Snapshot != SnapshotNone || ev.Op == changelog.OpRead || e.unreadable || len(members) == 0 || e.source[members[0]] == nil {
@@ -445,7 +445,7 @@ func (d *Decoder) identify(r *Record, key *record, keyless bool) {
 		b = append(append(b, e.source[m]...), 0)
 	}
 	b = append(b, e.op)
-	b = appendHash(b, r.Key)
+	b = appendHash(b, d.keyBytes)
 	b = appendHash(b, d.b[e.before.from:e.before.to])
 	b = appendHash(b, d.b[e.after.from:e.after.to])
 	if key == nil {

@@ -44,9 +44,11 @@ const (
 // readTemporal reads dates, times and timestamps that are numbers.
 func (d *Decoder) readTemporal(c *conv, v *changelog.Value) bool {
 	i, ok := d.integer(c.low, c.high)
-	if !ok {
-		return false
-	}
+	return ok && d.temporal(c, v, i)
+}
+
+// temporal converts the number of a date, time or timestamp.
+func (d *Decoder) temporal(c *conv, v *changelog.Value, i int64) bool {
 	*v = changelog.Value{I: i}
 	switch c.op {
 	case readDate:
@@ -345,9 +347,11 @@ func (d *Decoder) readStructured(c *conv, v *changelog.Value) bool {
 			return false
 		}
 	}
-	if d.err != nil {
-		return false
-	}
+	return d.err == nil && d.structured(c, v, &m, special)
+}
+
+// structured converts the components of a date or time.
+func (d *Decoder) structured(c *conv, v *changelog.Value, m *moment, special []byte) bool {
 	switch string(special) {
 	case "":
 	case structuredInfinity, structuredMinus:
@@ -363,35 +367,41 @@ func (d *Decoder) readStructured(c *conv, v *changelog.Value) bool {
 	} else if m.month == 0 || m.day == 0 {
 		return d.null(v, ReasonTemporalRange, "a date with a zero in it")
 	}
-	return d.moment(c, v, &m)
+	return d.moment(c, v, m)
 }
 
-func (d *Decoder) component(m *moment, name string, special *[]byte) (ok bool) {
-	var to *int64
+// part returns the component of that name; nil: there is none.
+func (m *moment) part(name string) *int64 {
 	switch name {
 	case "year":
-		to = &m.year
+		return &m.year
 	case "month":
-		to = &m.month
+		return &m.month
 	case "day":
-		to = &m.day
+		return &m.day
 	case "hour":
-		to = &m.hour
+		return &m.hour
 	case "minute":
-		to = &m.minute
+		return &m.minute
 	case "second":
-		to = &m.second
+		return &m.second
 	case "nanos":
-		to = &m.nanos
+		return &m.nanos
 	case "offsetSeconds":
-		to = &m.offset
-	case "specialValue":
-		if d.peek() == '"' {
+		return &m.offset
+	}
+	return nil
+}
+
+const specialMember = "specialValue"
+
+func (d *Decoder) component(m *moment, name string, special *[]byte) (ok bool) {
+	to := m.part(name)
+	if to == nil {
+		if name == specialMember && d.peek() == '"' {
 			*special, ok = d.text()
 			return ok
 		}
-		return d.skip(maxDepth)
-	default:
 		return d.skip(maxDepth)
 	}
 	switch d.peek() {

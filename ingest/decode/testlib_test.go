@@ -36,6 +36,8 @@ type line struct {
 	Expect    json.RawMessage
 	Note      string
 	Mode      string // of flattened samples
+	Framing   string
+	Decoded   json.RawMessage
 }
 
 // readLines reads a recording; a name that ends in .gz is unpacked.
@@ -57,26 +59,35 @@ func readLines(t testing.TB, name string) []line {
 	scan.Buffer(nil, 16<<20)
 	for scan.Scan() {
 		var raw struct {
-			Topic             string
-			Key, Value        *string
-			KeyB              *string `json:"key_b64"`
-			ValueB            *string `json:"value_b64"`
-			Headers           []struct{ Key, Value string }
+			Topic      string
+			Key, Value *string
+			KeyB       *string `json:"key_b64"`
+			ValueB     *string `json:"value_b64"`
+			Headers    []struct {
+				Key, Value string
+				ValueB     *string `json:"value_b64"`
+			}
 			Case, ID          string
 			Connector, Note   string
 			Mode              string
-			Expect            json.RawMessage
+			Framing           string
+			Expect, Decoded   json.RawMessage
 			Partition         int32
 			Offset, Timestamp int64
 		}
 		if err := json.Unmarshal(scan.Bytes(), &raw); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		l := line{Case: raw.Case, ID: raw.ID, Connector: raw.Connector, Expect: raw.Expect, Note: raw.Note, Mode: raw.Mode}
+		l := line{
+			Case: raw.Case, ID: raw.ID, Connector: raw.Connector, Expect: raw.Expect, Note: raw.Note, Mode: raw.Mode, Framing: raw.Framing, Decoded: raw.Decoded,
+		}
 		l.Topic = raw.Topic
 		l.Key, l.Value = payload(t, raw.Key, raw.KeyB), payload(t, raw.Value, raw.ValueB)
 		for _, h := range raw.Headers {
-			l.Headers = append(l.Headers, changelog.Header{Key: h.Key, Value: []byte(h.Value)})
+			l.Headers = append(l.Headers, changelog.Header{Key: h.Key, Value: payload(t, &h.Value, nil)})
+			if h.ValueB != nil {
+				l.Headers[len(l.Headers)-1].Value = payload(t, nil, h.ValueB)
+			}
 		}
 		lines = append(lines, l)
 	}

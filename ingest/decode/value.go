@@ -110,6 +110,11 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 	if !ok {
 		return false
 	}
+	return d.textOrHole(c, v, text)
+}
+
+// textOrHole converts the text of a string, which may be the placeholder.
+func (d *Decoder) textOrHole(c *conv, v *changelog.Value, text []byte) bool {
 	if c.holes != nil && anyEqual(text, c.holes) {
 		d.hole = true
 		*v = changelog.NullValue
@@ -129,11 +134,7 @@ func (d *Decoder) ofText(c *conv, v *changelog.Value, text []byte) bool {
 		return ok && d.noReference(b)
 	case readBits:
 		b, ok := d.base64(text)
-		if ok && int64(len(b)) > c.high {
-			return d.fail(ReasonBitsLength, "%d bytes, the type has %d", len(b), c.high)
-		}
-		*v = changelog.Value{B: b}
-		return ok
+		return ok && d.bits(c, v, b)
 	case readUUID:
 		return d.uuid(v, text)
 	case readISODate, readISOTime, readISOTimestamp, readZoned:
@@ -142,6 +143,14 @@ func (d *Decoder) ofText(c *conv, v *changelog.Value, text []byte) bool {
 	}
 	*v = changelog.Value{B: text}
 	return d.noReference(text)
+}
+
+func (d *Decoder) bits(c *conv, v *changelog.Value, b []byte) bool {
+	if int64(len(b)) > c.high {
+		return d.fail(ReasonBitsLength, "%d bytes, the type has %d", len(b), c.high)
+	}
+	*v = changelog.Value{B: b}
+	return true
 }
 
 func (d *Decoder) noReference(b []byte) bool {
@@ -235,8 +244,12 @@ func (d *Decoder) readUnsigned(c *conv, v *changelog.Value) bool {
 	if !ok {
 		return false
 	}
-	*v = changelog.Value{B: d.decimalOf(wide{lo: uint64(i)}, false)} //nolint:gosec // the source wrapped it
+	d.unsigned(v, i)
 	return true
+}
+
+func (d *Decoder) unsigned(v *changelog.Value, i int64) {
+	*v = changelog.Value{B: d.decimalOf(wide{lo: uint64(i)}, false)} //nolint:gosec // the source wrapped it
 }
 
 func (d *Decoder) readFloat(c *conv, v *changelog.Value) bool {
@@ -286,10 +299,10 @@ func (d *Decoder) readFloat(c *conv, v *changelog.Value) bool {
 
 // readWhole reads durations, which one page says are binary64 numbers (8.3).
 func (d *Decoder) readWhole(c *conv, v *changelog.Value) bool {
-	if !d.readFloat(c, v) {
-		return false
-	}
-	f := v.Double()
+	return d.readFloat(c, v) && d.whole(v, v.Double())
+}
+
+func (d *Decoder) whole(v *changelog.Value, f float64) bool {
 	if f != math.Trunc(f) || math.Abs(f) > 1<<53 { // NaN is neither
 		return d.fail(ReasonTypeMismatch, "%v is no integer", f)
 	}

@@ -20,6 +20,7 @@ type writerSchema struct {
 	kind Kind
 	rej  *Rejected // why messages with it are rejected
 	row  *record   // of values: how rows are read; of keys: the key
+	avro *avroPlan // nil: it is JSON
 	from connector // of values, by the name of their source block
 }
 
@@ -236,8 +237,13 @@ func (d *Decoder) compileKey(raw []byte) *writerSchema {
 	if w.rej != nil {
 		return w
 	}
+	w.requireAll()
+	return w
+}
+
+// requireAll makes all fields of a key required.
+func (w *writerSchema) requireAll() {
 	for i := range w.row.fields {
 		w.row.fields[i].required = true
 	}
-	return w
 }
