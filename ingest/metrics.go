@@ -19,6 +19,7 @@ type metrics struct {
 	full         prometheus.Counter
 	repaired     *prometheus.CounterVec
 	stops        *prometheus.CounterVec
+	registry     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -59,6 +60,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		repaired: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "firn_parked_repaired_total", Help: "Parked records, by what was done with them: edited, skipped (given up), replayed (applied).",
 		}, []string{"action"}),
+		registry: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "firn_source_registry_waits_total", Help: "Times that a partition began to wait for the schema registry, which gave no answer.",
+		}, []string{"source", "topic"}),
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 type Input struct {
 	Source Source
 	Routes []Route // the first that matches a topic; the default route if none does
+	// Schemas is where records of the formats with a registry have their schemas. Needed by routes with such a format.
+	Schemas Schemas
 	// ReplayWindow is Options.ReplayWindow of this source. Default: that of the pipeline.
 	ReplayWindow int
 }
@@ -53,7 +55,7 @@ func New(log Log, tables Tables, inputs []Input, o Options) (*Pipeline, error) {
 			valid = false
 		}
 		for i := range in.Routes {
-			if err := in.Routes[i].Validate(); err != nil {
+			if err := errors.Join(in.Routes[i].Validate(), in.needsSchemas(&in.Routes[i])); err != nil {
 				errs = append(errs, fmt.Errorf("source %s: %w", in.Source.Name(), err))
 				valid = false
 			}
@@ -67,6 +69,14 @@ func New(log Log, tables Tables, inputs []Input, o Options) (*Pipeline, error) {
 		}
 	}
 	return p, errors.Join(errs...)
+}
+
+// needsSchemas returns an error if a route's format takes a registry that is not there.
+func (in *Input) needsSchemas(r *Route) error {
+	if in.Schemas == nil && r.Decode.NeedsSchemas() {
+		return fmt.Errorf("route %q: its format needs a schema registry", r.Topic)
+	}
+	return nil
 }
 
 // Run reads all sources until ctx ends or they have no more data, and returns nil then. What was submitted is durable

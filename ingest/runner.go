@@ -14,6 +14,7 @@ type runner struct {
 	pipeline *Pipeline
 	source   Source
 	router   *router
+	schemas  Schemas
 	window   int // how many events of a partition are remembered
 	epochs   epochs
 
@@ -38,7 +39,7 @@ var (
 )
 
 func newRunner(p *Pipeline, in Input) *runner {
-	r := &runner{pipeline: p, source: in.Source, router: newRouter(in.Routes), window: in.ReplayWindow}
+	r := &runner{pipeline: p, source: in.Source, router: newRouter(in.Routes), schemas: in.Schemas, window: in.ReplayWindow}
 	r.mu.partitions = map[Partition]*partitionState{}
 	r.mu.topics = map[string]*topic{}
 	r.mu.changed = make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // SourceState is what a source does.
@@ -50,6 +51,8 @@ type partitionState struct {
 	mu struct {
 		sync.Mutex
 		PartitionStatus
+
+		registryDown time.Time // since when the partition waits for the registry; zero: it does not
 	}
 }
 
@@ -86,12 +89,17 @@ func (p *Pipeline) Status() []SourceStatus {
 }
 
 // Unready returns why the pipeline is not ready: a line for each source that does not read all that it should. A paused
-// or waiting source is none.
+// or waiting source is none, but for one that has waited a minute for its schema registry.
 func (p *Pipeline) Unready() []string {
 	var reasons []string
-	for _, s := range p.Status() {
+	for _, r := range p.runners {
+		s := r.status()
 		switch s.State {
-		case SourceRunning, SourceWaiting, SourcePaused, SourceFinished:
+		case SourceRunning, SourceWaiting:
+			if why := r.registryDown(p.opts.Now()); why != "" {
+				reasons = append(reasons, "source "+s.Name+": "+why)
+			}
+		case SourcePaused, SourceFinished:
 		case SourceStarting:
 			reasons = append(reasons, "source "+s.Name+": no partition is assigned yet")
 		case SourceUnreachable, SourceFailed:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"firn/changelog"
@@ -196,8 +195,7 @@ func (w *worker) take(ctx context.Context, records []Record, limit int64) (int, 
 // record takes in one record. An error is ctx's or final.
 func (w *worker) record(ctx context.Context, r *Record) error {
 	if r.Offset < w.warmUntil {
-		w.remember(r)
-		return nil
+		return w.remember(ctx, r)
 	}
 	w.warmUntil = 0
 	if r.Offset < w.next {
@@ -214,11 +212,11 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 			return err
 		}
 	}
-	ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
+	ev, err := w.decode(ctx, r)
 	if err != nil {
 		rejected, ok := errors.AsType[*decode.Rejected](err)
 		if !ok {
-			return final(fmt.Errorf("decode %s, offset %d: %w", w.part, r.Offset, err))
+			return err
 		}
 		w.reject(r, rejected.Reason, rejected.Detail, rejected.TableKey)
 	} else if err := w.event(ctx, r, ev); err != nil {
@@ -239,22 +237,25 @@ func (w *worker) count(outcome *int64, r *Record) {
 	w.batch.bytes += len(r.Key) + len(r.Value)
 }
 
-// remember takes in a record from before the resume position: only what it says about those behind it.
-func (w *worker) remember(r *Record) {
+// remember takes in a record from before the resume position: only what it says about those behind it. Error: as decode's.
+func (w *worker) remember(ctx context.Context, r *Record) error {
 	if r.Broken != "" {
-		return
+		return nil
 	}
-	if schema := keySchema(r.Key); schema != nil && !bytes.Equal(schema, w.keySchema) {
+	if schema := w.keySchemaOf(r); schema != nil && !bytes.Equal(schema, w.keySchema) {
 		w.member.topic.learn(schema)
 		w.keySchema = append(w.keySchema[:0], schema...)
 	}
-	ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
+	ev, err := w.decode(ctx, r)
+	if _, rejected := errors.AsType[*decode.Rejected](err); rejected {
+		return nil //nolint:nilerr // it was parked when it was read first
+	}
 	if err != nil || ev.Kind.Skip() {
-		return
+		return err
 	}
 	w.rows.note(ev)
 	if w.filter == nil {
-		return
+		return nil
 	}
 	if w.follow(ev) {
 		w.filter.reset()
@@ -262,11 +263,12 @@ func (w *worker) remember(r *Record) {
 	if ev.HasIdentity {
 		w.filter.seen(&ev.Identity)
 	}
+	return nil
 }
 
 // checkKeySchema waits at a record with a key schema that is new to the topic.
 func (w *worker) checkKeySchema(ctx context.Context, r *Record) error {
-	schema := keySchema(r.Key)
+	schema := w.keySchemaOf(r)
 	if schema == nil {
 		return nil
 	}

@@ -10,8 +10,11 @@ import (
 	"firn/changelog"
 )
 
-// Format of a frame and of its body are one setting: framed reports whether records of f name a registered schema.
+// framed reports whether records of f name a registered schema.
 func (f Format) framed() bool { return f == FormatConfluentAvro || f == FormatApicurioAvro }
+
+// NeedsSchemas reports whether Decode asks for registered schemas.
+func (o *Options) NeedsSchemas() bool { return o.Format.framed() || o.KeyFormat.framed() }
 
 // IDWidth is how many bytes Apicurio's ids have in a frame (1.7).
 type IDWidth uint8
