@@ -28,6 +28,7 @@ var own = map[string]string{
 	reasonKeyQueued:      "it waits for an earlier parked record of its key",
 	reasonTruncateUnsafe: "a truncate is applied where no change from before it can come after it: topics of one partition, tables of one topic",
 	reasonRecordBroken:   "the source could read the record",
+	reasonRegistry:       "the schema registry answers; replay it again when it does",
 	reasonPartition:      "the lake can partition the row by its value",
 	reasonTableUnfit:     "the table's settings go with the columns of its first events",
 }
@@ -60,17 +61,17 @@ func (p *Pipeline) ExplainParked(ctx context.Context, id uint64) (ParkedExplanat
 	if err != nil {
 		return ParkedExplanation{}, err
 	}
-	e.Now, e.NowDetail, err = w.readable(&rec, key, value, headers)
+	e.Now, e.NowDetail, err = w.readable(ctx, &rec, key, value, headers)
 	return e, err
 }
 
 // readable decodes a parked record, and returns the reason why it cannot be.
-func (w *worker) readable(rec *changelog.Parked, key, value []byte, headers []changelog.Header) (reason, detail string, err error) {
+func (w *worker) readable(ctx context.Context, rec *changelog.Parked, key, value []byte, headers []changelog.Header) (reason, detail string, err error) {
 	if rec.Edit == nil && (rec.Cut != nil || rec.Reason == reasonRecordBroken) {
 		return rec.Reason, rec.Detail, nil
 	}
 	w.begin()
-	_, err = w.decoder.Decode(decode.Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers})
+	_, err = w.decode(ctx, &Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers})
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
 		return rejected.Reason, rejected.Detail, nil
 	}

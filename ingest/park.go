@@ -15,7 +15,8 @@ const (
 	reasonKeyStale       = "key_stale"
 	reasonKeyQueued      = "key_queued" // ours: nothing is wrong with it but that an earlier event of its key is parked
 	reasonTruncateUnsafe = "truncate_unsafe"
-	reasonRecordBroken   = "record_broken" // ours: the source itself could not read it
+	reasonRegistry       = "registry_unavailable" // of repairs: readers wait
+	reasonRecordBroken   = "record_broken"        // ours: the source itself could not read it
 	reasonPartition      = "partition_value"
 	reasonTableUnfit     = "table_unfit"
 )

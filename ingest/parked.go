@@ -485,7 +485,7 @@ func (w *worker) again(ctx context.Context, rec *changelog.Parked, key changelog
 	}
 	changes, parked, marks := len(w.batch.changes), len(w.batch.parked), len(w.batch.stale)
 	w.rows = rowsNone
-	ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
+	ev, err := w.decode(ctx, &r)
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
 		return false, rejected.Reason, rejected.Detail, nil
 	}

@@ -21,10 +21,6 @@ type Schemas interface {
 // ErrRegistryUnavailable says that the schema registry gives no answer now: the partition waits (spec/debezium.md 1.6).
 var ErrRegistryUnavailable = errors.New("schema registry is unavailable")
 
-// maxUnknownSchemas is how many records one after another may name unknown schemas: that many are a wrong registry, not bad
-// data, and stop the partition.
-const maxUnknownSchemas = 100
-
 // registryGrace is how long a registry may be down before the process is not ready.
 const registryGrace = 60 * time.Second
 
@@ -34,7 +30,7 @@ func (w *worker) decode(ctx context.Context, r *Record) (*decode.Event, error) {
 		ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
 		missing, ok := errors.AsType[*decode.MissingSchema](err)
 		if !ok {
-			return ev, w.countUnknown(r, err)
+			return ev, err
 		}
 		if err := w.fetch(ctx, missing.Ref); err != nil {
 			return nil, err
@@ -42,29 +38,13 @@ func (w *worker) decode(ctx context.Context, r *Record) (*decode.Event, error) {
 	}
 }
 
-// countUnknown returns err, or another one when too many records name unknown schemas.
-func (w *worker) countUnknown(r *Record, err error) error {
-	rejected, ok := errors.AsType[*decode.Rejected](err)
-	if !ok || rejected.Reason != decode.ReasonSchemaUnknown {
-		if w.table.unknown.Load() != 0 {
-			w.table.unknown.Store(0)
-		}
-		return err
-	}
-	if n := w.table.unknown.Add(1); n >= maxUnknownSchemas {
-		return fmt.Errorf("%s, offset %d: %d records one after another name schemas that the registry does not have (%s): is registry.url the one that the connector uses?",
-			w.part, r.Offset, n, rejected.Detail)
-	}
-	return err
-}
-
 // fetch gives the decoder the schema that it needs. It waits for a registry that is down; what was read before the record is
-// submitted first. An error is ctx's, final, or stops the partition.
+// submitted first. A repair does neither: its record stays parked. An error is ctx's, final, or stops the partition.
 func (w *worker) fetch(ctx context.Context, ref decode.SchemaRef) error {
 	if w.runner.schemas == nil {
 		return final(errors.New("ingest: a route reads a format with a schema registry, and the source has none")) // New has checked it
 	}
-	if w.batch.records > 0 {
+	if !w.repairs && w.batch.records > 0 {
 		if err := w.submit(ctx, Unknown); err != nil {
 			return err
 		}
@@ -86,6 +66,10 @@ func (w *worker) fetch(ctx context.Context, ref decode.SchemaRef) error {
 		}
 		if !errors.Is(err, ErrRegistryUnavailable) {
 			return fmt.Errorf("%s: schema of %s: %w", w.part, ref, err)
+		}
+		if w.repairs {
+			w.decoder.RefuseSchema(ref, &decode.Rejected{Reason: reasonRegistry, Detail: err.Error()})
+			return nil
 		}
 		if w.state.registry(err, w.opts.Now()) {
 			w.runner.pipeline.metrics.registry.WithLabelValues(w.id.Source, w.id.Topic).Inc()

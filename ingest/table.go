@@ -22,7 +22,6 @@ type table struct {
 	stale   staleKeys
 	stopped atomic.Pointer[StoppedError] // nil: it takes records
 	loaded  atomic.Bool                  // the stale keys are those of the log
-	unknown atomic.Int32                 // records since the last one whose schema was known (spec/debezium.md 1.6)
 
 	evolution sync.Mutex
 	appends   chan struct{}         // has one element while a stream reads rows and appends what it makes of them

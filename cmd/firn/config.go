@@ -49,10 +49,13 @@ type SourceConfig struct {
 	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
 	Topics  []string      `yaml:"topics" doc:"anchored regular expressions, needed for kafka; new matching topics are found while running; default for file: all"`
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
-	Format  string        `yaml:"format" doc:"json, or json_schema: every message must have the schema wrapper"`
+	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry"`
+	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format; empty: the same"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
 	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then)"`
 	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
+
+	Registry RegistryConfig `yaml:"registry" doc:"the schema registry of the Avro formats"`
 
 	Deletes           string            `yaml:"deletes" doc:"shape flattened: the transformation's delete.tombstone.handling.mode: tombstone, delete-to-tombstone (a null value is the delete); rewrite, rewrite-with-tombstone (metadata say it, null values say nothing); drop (deletes never come)"`
 	Metadata          map[string]string `yaml:"metadata" doc:"shape flattened: members that are no columns, and what they are: op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order, source.MEMBER; with deletes: rewrite __deleted is deleted by itself"`
@@ -72,6 +75,21 @@ type SourceConfig struct {
 	Infinity          string            `yaml:"infinity" doc:"null, clamp, reject: infinite dates and timestamps of PostgreSQL"`
 	MaxRecordBytes    Size              `yaml:"max_record_bytes" doc:"a larger record is parked"`
 	DiscoveryInterval time.Duration     `yaml:"discovery_interval" doc:"how soon new topics are found"`
+}
+
+// RegistryConfig is a schema registry.
+type RegistryConfig struct {
+	URL      string         `yaml:"url" doc:"confluent_avro: http(s)://HOST:8081, or Apicurio's …/apis/ccompat/v7; apicurio_avro: http(s)://HOST:8080/apis/registry/v3 (or v2)"`
+	User     string         `yaml:"user" doc:"user name; empty: no authentication"`
+	Password string         `yaml:"password" doc:"password; better ${file:…} or ${ENV}"`
+	TLS      TLSConfig      `yaml:"tls" doc:"whom to trust at https, and the client's certificate"`
+	Apicurio ApicurioConfig `yaml:"apicurio" doc:"of apicurio_avro: the ids in front of payloads (headers say it themselves)"`
+}
+
+// ApicurioConfig is how Apicurio's serializers write ids.
+type ApicurioConfig struct {
+	Width string `yaml:"id_width" doc:"bytes of an id: 4, 8 (older versions), auto"`
+	Kind  string `yaml:"id_kind" doc:"contentId, globalId (older versions)"`
 }
 
 // KafkaConfig is a Kafka cluster.
@@ -111,6 +129,8 @@ type FileConfig struct {
 type RouteConfig struct {
 	Topic     string   `yaml:"topic" doc:"anchored regular expression"`
 	Table     string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
+	Format    string   `yaml:"format" doc:"as the source's, for this route; empty: the source's"`
+	KeyFmt    string   `yaml:"key_format" doc:"as the source's, for this route; empty: the route's format if it has one, else the source's"`
 	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
 	OnParked  string   `yaml:"on_parked" doc:"as the source's, for this route; empty: the source's"`
 	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns. Default: message; none with shape plain"`
@@ -245,7 +265,7 @@ func defaultConfig() *Config {
 // defaultSource returns a source's defaults.
 func defaultSource() SourceConfig {
 	return SourceConfig{
-		Format: "json", Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
+		Format: "json", Registry: RegistryConfig{Apicurio: ApicurioConfig{Width: "auto", Kind: "contentId"}}, Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
 		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", MaxRejectedRun: 100, MaxRejectedShare: 0.05, DLQMaxBytes: 16 << 20, OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}

@@ -15,6 +15,7 @@ import (
 
 	"firn/changelog/mixed"
 	"firn/ingest/decode"
+	"firn/ingest/registry"
 )
 
 // problems gathers all that is wrong with a configuration file, each with its line, so that they are shown at once. What
@@ -228,7 +229,9 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	for i, e := range s.Exclude {
 		p.regexp(fmt.Sprintf("%s.exclude[%d]", path, i), e, "topics")
 	}
-	p.oneOf(path+".format", s.Format, "json", "json_schema")
+	p.oneOf(path+".format", s.Format, formats...)
+	p.oneOf(path+".key_format", s.KeyFmt, append([]string{""}, formats...)...)
+	s.validateRegistry(path, p)
 	p.oneOf(path+".schema", s.Schema, "auto", "always", "never")
 	if s.Format == "json_schema" && s.Schema == "never" {
 		p.bad(path+".schema", s.Schema, "contradicts format json_schema")
@@ -277,7 +280,46 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.wrong(path+".metadata", "is of shape flattened only")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
+	case s.Shape != "envelope" && (s.uses("confluent_avro") || s.uses("apicurio_avro")):
+		p.bad(path+".shape", s.Shape, "is read from JSON only")
 	}
+}
+
+// formats are the formats of keys and values.
+var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro"}
+
+// validateRegistry checks the registry, which must be there where a format takes one.
+func (s *SourceConfig) validateRegistry(path string, p *problems) {
+	r := &s.Registry
+	p.oneOf(path+".registry.apicurio.id_width", r.Apicurio.Width, "4", "8", "auto")
+	p.oneOf(path+".registry.apicurio.id_kind", r.Apicurio.Kind, "contentId", "globalId")
+	if (r.TLS.Cert == "") != (r.TLS.Key == "") {
+		p.wrong(path+".registry.tls", "cert and key go together")
+	}
+	confluent, apicurio := s.uses("confluent_avro"), s.uses("apicurio_avro")
+	switch {
+	case r.URL == "" && (confluent || apicurio):
+		p.wrong(path+".registry.url", "is needed: a format of this source has its schemas in a registry")
+	case confluent && apicurio:
+		p.wrong(path+".registry.url", "serves one of confluent_avro and apicurio_avro: read the topics of the other as another source")
+	case r.URL != "":
+		if err := (&registry.Options{URL: r.URL}).Validate(); err != nil {
+			p.bad(path+".registry.url", r.URL, "is not http(s)://HOST:PORT/PATH")
+		}
+	}
+}
+
+// uses reports whether keys or values of the source, or of a route, have a format.
+func (s *SourceConfig) uses(format string) bool {
+	if s.Format == format || s.KeyFmt == format {
+		return true
+	}
+	for _, r := range s.Routes {
+		if r.Format == format || r.KeyFmt == format {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *KafkaConfig) validate(path string, p *problems) {
@@ -324,6 +366,8 @@ func (r RouteConfig) validate(path string, p *problems) {
 	if r.Key.Mode == "columns" && len(r.Key.Columns) == 0 {
 		p.wrong(path+".key", "a list of columns must not be empty")
 	}
+	p.oneOf(path+".format", r.Format, append([]string{""}, formats...)...)
+	p.oneOf(path+".key_format", r.KeyFmt, append([]string{""}, formats...)...)
 	if r.Keyless != "" {
 		p.oneOf(path+".keyless", r.Keyless, "append", "reject_changes", "full_row")
 	}

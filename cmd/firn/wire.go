@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,6 +26,7 @@ import (
 	"firn/ingest/decode"
 	"firn/ingest/file"
 	"firn/ingest/kafka"
+	"firn/ingest/registry"
 	"firn/logstore"
 	"firn/state"
 )
@@ -39,6 +41,9 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	}
 	warnShape(s, log)
 	in := ingest.Input{Source: src, ReplayWindow: s.ReplayWindow}
+	if in.Schemas, err = s.Registry.client(); err != nil {
+		return ingest.Input{}, fmt.Errorf("source %s: registry: %w", s.Name, err)
+	}
 	for _, r := range s.Routes {
 		route := newRoute(s)
 		route.Topic, route.Table = r.Topic, r.Table
@@ -51,6 +56,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 			route.Key = ingest.KeyMessage
 		}
 		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
+		route.Decode.Format, route.Decode.KeyFormat = s.formats(r)
 		if r.Keyless != "" {
 			route.Keyless = keylessRule(r.Keyless)
 		}
@@ -150,11 +156,13 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Truncate = ingest.TruncateIgnore
 	}
 	r.Decode = decode.Options{Placeholder: s.Placeholder, MaxMessageBytes: int64(s.MaxRecordBytes)}
-	switch {
-	case s.Format == "json_schema", s.Schema == "always":
-		r.Decode.Format = decode.FormatSchema
-	case s.Schema == "never":
-		r.Decode.Format = decode.FormatPlain
+	r.Decode.Format, r.Decode.KeyFormat = s.formats(RouteConfig{})
+	r.Decode.GlobalIDs = s.Registry.Apicurio.Kind == "globalId"
+	switch s.Registry.Apicurio.Width {
+	case "4":
+		r.Decode.IDWidth = decode.IDWidth4
+	case "8":
+		r.Decode.IDWidth = decode.IDWidth8
 	}
 	switch s.Shape {
 	case "flattened":
@@ -183,6 +191,38 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Decode.Infinity = decode.InfinityReject
 	}
 	return r
+}
+
+// formats returns how a route's values and keys are written.
+func (s SourceConfig) formats(r RouteConfig) (value, key decode.Format) {
+	format := cmp.Or(r.Format, s.Format)
+	return s.format(format), s.format(cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, format))
+}
+
+func (s SourceConfig) format(name string) decode.Format {
+	switch {
+	case name == "confluent_avro":
+		return decode.FormatConfluentAvro
+	case name == "apicurio_avro":
+		return decode.FormatApicurioAvro
+	case name == "json_schema", s.Schema == "always":
+		return decode.FormatSchema
+	case s.Schema == "never":
+		return decode.FormatPlain
+	}
+	return decode.FormatAuto
+}
+
+// client returns the registry's client; nil: there is no registry.
+func (r RegistryConfig) client() (ingest.Schemas, error) {
+	if r.URL == "" {
+		return nil, nil //nolint:nilnil // as said
+	}
+	trust, err := r.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	return registry.New(registry.Options{URL: r.URL, User: r.User, Password: r.Password, TLS: trust})
 }
 
 func keylessRule(name string) ingest.KeylessRule {

@@ -162,12 +162,12 @@ func TestReferences(t *testing.T) {
 		want    string // texts; "": rejected
 	}{
 		{"diamond", map[string]string{
-			"/schemas/ids/1":          `{"schema":"main",` + refer("a", "b") + `}`,
+			"/schemas/ids/1":         `{"schema":"main",` + refer("a", "b") + `}`,
 			"/subjects/a/versions/1": `{"schema":"A",` + refer("c") + `}`, "/subjects/b/versions/1": `{"schema":"B",` + refer("c") + `}`,
 			"/subjects/c/versions/1": `{"schema":"C"}`,
 		}, "C A B main"},
 		{"circle", map[string]string{
-			"/schemas/ids/1":          `{"schema":"main",` + refer("a") + `}`,
+			"/schemas/ids/1":         `{"schema":"main",` + refer("a") + `}`,
 			"/subjects/a/versions/1": `{"schema":"A",` + refer("b") + `}`, "/subjects/b/versions/1": `{"schema":"B",` + refer("a") + `}`,
 		}, ""},
 		{"missing", map[string]string{"/schemas/ids/1": `{"schema":"main",` + refer("a") + `}`}, ""},
