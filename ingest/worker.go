@@ -248,7 +248,7 @@ func (w *worker) remember(ctx context.Context, r *Record) error {
 	}
 	ev, err := w.decode(ctx, r)
 	if _, rejected := errors.AsType[*decode.Rejected](err); rejected {
-		return nil //nolint:nilerr // it was parked when it was read first
+		return nil // it was parked when it was read first
 	}
 	if err != nil || ev.Kind.Skip() {
 		return err

@@ -119,7 +119,7 @@ sources:
   - name: e2e
     $1
     topics: ['$2']
-    format: json
+    format: ${firn_format:-json}
     schema: auto
     ${firn_shape:-shape: envelope}
     keyless: full_row

@@ -92,6 +92,7 @@ for r in "${recordings[@]}"; do part "kafka 3 partitions, kills, readers: $r" ka
 part "partitioned, file, kills, readers: postgres-full-identity" "" "$here/replay.sh" --file --partition --kills 3 --readers postgres-full-identity
 part "flattened, file, kills, readers" "" "$here/replay.sh" --file --kills 3 --readers --more postgres-flattened
 part "types" "" "$here/types.sh"
+part "schema registry" registry "$here/registry.sh"
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
 part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
 part "catalog over REST" restcatalog "$here/catalogs.sh" rest

@@ -9,12 +9,15 @@ tool.py columns FILE.jsonl          the column names of the first row, joined by
 tool.py drained TOTAL [--loose]     reads `firn source list --json`: status 0 once TOTAL records are read; prints how far it is
 tool.py parked TABLE...             reads `firn parked list --json`: prints the entries of these tables
 tool.py field NAME...               reads one JSON object, prints these fields on one line
+tool.py framed SAMPLES URL OUT      registers the recorded Avro schemas and writes a recording of events that name them
 """
+import base64
 import gzip
 import json
 import os
 import re
 import sys
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "peers"))
 import rowform  # noqa: E402  (the one place that spells rows)
@@ -145,8 +148,27 @@ def field(*names):
     print(*(json.dumps(v.get(n)) for n in names))
 
 
+def framed(samples, url, out):
+    """Registers the recorded Avro schemas and writes the create and the update of Confluent's framing with the ids that they got."""
+    schemas = json.load(open(f"{samples}/wire_schemas.json"))["ids"]
+    ids = {}
+    for old, s in schemas.items():
+        body = json.dumps({"schema": json.dumps(s["schema"])}).encode()
+        request = urllib.request.Request(f"{url}/subjects/avro-{old}/versions", body, {"Content-Type": "application/vnd.schemaregistry.v1+json"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            ids[int(old)] = json.load(answer)["id"]
+    frame = lambda b: b"\0" + ids[int.from_bytes(b[1:5], "big")].to_bytes(4, "big") + b[5:]
+    with open(out, "w") as f:
+        for line in open(f"{samples}/wire_avro.jsonl"):
+            r = json.loads(line)
+            if r["framing"] != "confluent prefix" or r["event"] not in ("create", "update with placeholders"):
+                continue
+            key, value = (base64.b64encode(frame(b)).decode() for b in (r["key"].encode("latin-1"), base64.b64decode(r["value_b64"])))
+            f.write(json.dumps({"topic": r["topic"], "partition": 0, "offset": r["offset"], "timestamp": r["timestamp"], "key_b64": key, "value_b64": value}) + "\n")
+
+
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (count, topics, split, expected, columns, drained, parked, field)}
+    commands = {f.__name__: f for f in (count, topics, split, expected, columns, drained, parked, field, framed)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -1,9 +1,10 @@
 // Package decode turns the records of Debezium topics into events and fits events into tables. It implements
 // spec/debezium.md of the project; numbers such as 2.4 name its sections.
 //
-// A Decoder reads records of one topic: JSON with or without schemas, as row-change envelopes. The schema that each
-// message repeats is compiled once into a Shape, a list of columns with their Iceberg types, and later messages are
-// walked against it in one pass, without maps and without an allocation a field:
+// A Decoder reads records of one topic: JSON with or without schemas, or Avro with those of a registry, as row-change
+// envelopes or, in JSON, as rows. The schema that each message repeats or names is compiled once into a Shape, a list of
+// columns with their Iceberg types, and later messages are walked against it in one pass, without maps and without an
+// allocation a field:
 //
 //	{"schema":{…},"payload":{"before":…,"after":{"id":1,…},"source":{…},"op":"c",…}}
 //	└ compared with the last one ┘              └ one Value a column ┘ └ position, identity
