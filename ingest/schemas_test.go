@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"firn/ingest"
 	"firn/ingest/decode"
 )
@@ -21,6 +23,7 @@ type fakeRegistry struct {
 	down  error // what it answers; nil: the schema
 	asked int
 	ids   map[uint64][]byte
+	out   uint64 // no answer for this id
 }
 
 func newFakeRegistry(t *testing.T) *fakeRegistry {
@@ -65,6 +68,9 @@ func (f *fakeRegistry) Schema(_ context.Context, ref decode.SchemaRef) (decode.S
 	if f.down != nil {
 		return decode.Schema{}, f.down
 	}
+	if f.out != 0 && f.out == ref.ID {
+		return decode.Schema{}, fmt.Errorf("%w: timeout", ingest.ErrRegistryUnavailable)
+	}
 	if text := f.ids[ref.ID]; text != nil {
 		return decode.Schema{Text: text}, nil
 	}
@@ -104,7 +110,6 @@ func newAvroRig(t *testing.T, records []ingest.Record, o ingest.Options, routes 
 		return r.now
 	}
 	s := newMemSource(records)
-	s.batch = 1
 	s.follow = make(chan struct{})
 	var err error
 	if r.Pipeline, err = ingest.New(r.log, r.log, []ingest.Input{{Source: s, Routes: routes, Schemas: r.registry}}, o); err != nil {
@@ -254,5 +259,53 @@ func TestRegistryRepair(t *testing.T) {
 	}
 	if strings.Count(rows(t, r.log, "t.customers"), "\n") != 1 || parkedReasons(r.log) != "" {
 		t.Errorf("rows %s, parked %s", rows(t, r.log, "t.customers"), parkedReasons(r.log))
+	}
+}
+
+// TestRegistryDownLater: what was read before a record whose schema is not to be had is durable and acknowledged while that one waits.
+func TestRegistryDownLater(t *testing.T) {
+	records := framed(t)[:2]
+	records[1].Value = append([]byte{0, 0, 0, 0, 77}, records[1].Value[5:]...)
+	r, end := newAvroRig(t, records, ingest.Options{})
+	r.registry.ids[77], r.registry.out = r.registry.ids[8], 77
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	r.until("waits", func() bool { return strings.Contains(r.partition().Waiting, "timeout") })
+	r.until("the first one is there", func() bool { return r.partition().Next == 1 })
+	r.registry.mu.Lock()
+	r.registry.out = 0
+	r.registry.mu.Unlock()
+	r.until("goes on", func() bool { return r.partition().Next == 2 })
+	if err := errors.Join(end(), <-done); err != nil || len(r.log.visible.changes) != 2 {
+		t.Errorf("%v, %d changes", err, len(r.log.visible.changes))
+	}
+}
+
+// TestFramedKeyBarrier: a key schema's id stands in the key's bytes, which choose the partition: a new id waits for the topic's other partitions
+// (1.2).
+func TestFramedKeyBarrier(t *testing.T) {
+	var records []ingest.Record
+	for i := range int64(4) {
+		r := framed(t)[0]
+		r.Partition, r.Offset = int32(i%2), i/2
+		if i/2 == 1 {
+			r.Key = append([]byte{0, 0, 0, 0, 9}, r.Key[5:]...)
+		}
+		records = append(records, r)
+	}
+	reg := prometheus.NewRegistry()
+	r, end := newAvroRig(t, records, ingest.Options{Registerer: reg})
+	r.registry.ids[9] = r.registry.ids[7]
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	r.until("reads all", func() bool {
+		st := r.Status()
+		return len(st[0].Partitions) == 2 && st[0].Partitions[0].Next == 2 && st[0].Partitions[1].Next == 2
+	})
+	if err := errors.Join(end(), <-done); err != nil {
+		t.Error(err)
+	}
+	if n := counter(t, reg, "firn_source_key_schema_barriers_total"); n == 0 {
+		t.Error("no partition waited at the new key schema")
 	}
 }
