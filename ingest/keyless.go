@@ -110,9 +110,6 @@ func (w *worker) keylessChange(ctx context.Context, r *Record, ev *decode.Event,
 	w.count(&w.batch.counts.Applied, r)
 	if ev.Snapshot == decode.SnapshotNone && !ev.HasIdentity && w.filter != nil && !w.twice {
 		w.twice = true
-		w.runner.pipeline.logger.Warn("what the connector sends again of this table cannot be told from equal rows: it has no key, "+
-			"and its events have no place in their transaction (provide.transaction.metadata)",
-			"table", w.table.name, "topic", w.id.Topic, "partition", w.id.Partition)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func (w *worker) reject(r *Record, reason, detail string, key func(changelog.Key
 		return
 	}
 	w.count(&w.batch.counts.Parked, r)
+	w.seen.reason = reason
 	w.park(r, reason, detail, false)
 	t := w.table.current.Load()
 	if t == nil {
@@ -59,6 +60,7 @@ func (w *worker) reject(r *Record, reason, detail string, key func(changelog.Key
 // queue parks a record whose key, in w.key, has a parked one.
 func (w *worker) queue(r *Record, table changelog.TableID) {
 	w.count(&w.batch.counts.Parked, r)
+	w.seen.reason = reasonKeyQueued
 	w.park(r, reasonKeyQueued, "an earlier event of the key is parked", false)
 	n := len(w.batch.parked) - 1
 	w.batch.parked[n].Table, w.batch.parked[n].Key = table, w.keep(w.key)

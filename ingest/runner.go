@@ -22,6 +22,7 @@ type runner struct {
 		sync.Mutex
 		partitions  map[Partition]*partitionState
 		topics      map[string]*topic
+		warned      map[warning]bool
 		paused      bool
 		stop        context.CancelCauseFunc // ends the source's Run; nil while it does not run
 		changed     chan struct{}           // closed when paused or stop changes
@@ -42,6 +43,7 @@ func newRunner(p *Pipeline, in Input) *runner {
 	r := &runner{pipeline: p, source: in.Source, router: newRouter(in.Routes), schemas: in.Schemas, window: in.ReplayWindow}
 	r.mu.partitions = map[Partition]*partitionState{}
 	r.mu.topics = map[string]*topic{}
+	r.mu.warned = map[warning]bool{}
 	r.mu.changed = make(chan struct{})
 	return r
 }

@@ -53,6 +53,7 @@ type partitionState struct {
 		PartitionStatus
 
 		registryDown time.Time // since when the partition waits for the registry; zero: it does not
+		shown        seenTopic
 	}
 }
 

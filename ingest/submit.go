@@ -14,6 +14,7 @@ import (
 // the sync. end is the partition's end as far as it is known. An error is ctx's or final.
 func (w *worker) submit(ctx context.Context, end int64) error {
 	b := &w.batch
+	w.publish()
 	if b.records == 0 && b.empty() { // a position that nothing hangs on is stored with the next change
 		w.acks.push(ctx, submitted{next: w.next, end: end})
 		w.member.progress(w.next)

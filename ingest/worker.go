@@ -50,6 +50,11 @@ type worker struct {
 	rejects rejections
 	stop    *StoppedError // the table stops after the record
 
+	seen      seen
+	shown     seenTopic
+	published *binding // that shown is of
+	toldTwice bool     // shown tells of twice
+
 	freed []changelog.StaleMark // of the last append: queues whose first record waits for nothing
 }
 
@@ -204,6 +209,7 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 	}
 	if r.Broken != "" {
 		w.reject(r, reasonRecordBroken, r.Broken, nil)
+		w.saw(r, nil)
 		w.passed(r)
 		return nil
 	}
@@ -219,9 +225,11 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 			return err
 		}
 		w.reject(r, rejected.Reason, rejected.Detail, rejected.TableKey)
+		ev = nil
 	} else if err := w.event(ctx, r, ev); err != nil {
 		return err
 	}
+	w.saw(r, ev)
 	w.passed(r)
 	return nil
 }
@@ -229,6 +237,7 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 // count counts a record with its outcome.
 func (w *worker) count(outcome *int64, r *Record) {
 	*outcome++
+	w.seen.outcome = outcome
 	if outcome == &w.batch.counts.Applied {
 		w.rejects.applied()
 	}

@@ -313,13 +313,18 @@ func (c *Config) fill() {
 		}
 		for j := range s.Routes {
 			if r := &s.Routes[j]; r.Key.Mode == "" {
-				r.Key.Mode = "message"
-				if s.Shape == "plain" {
-					r.Key.Mode = "none"
-				}
+				r.Key.Mode = defaultKey(*s)
 			}
 		}
 	}
+}
+
+// defaultKey is a route's key where it does not say it.
+func defaultKey(s SourceConfig) string {
+	if s.Shape == "plain" {
+		return "none"
+	}
+	return "message"
 }
 
 // kind returns what a source of that name reads: kafka, file; unknown if the configuration has none (any more).
@@ -334,6 +339,16 @@ func (c *Config) kind(source string) string {
 		}
 	}
 	return "unknown"
+}
+
+// source returns the source of that name; without one, a source with the defaults.
+func (c *Config) source(name string) SourceConfig {
+	for _, s := range c.Sources {
+		if s.Name == name {
+			return s
+		}
+	}
+	return defaultSource()
 }
 
 // partition returns the partition spec, not bound to any columns yet.

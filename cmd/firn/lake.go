@@ -207,6 +207,11 @@ func (s storedSources) Sources(context.Context) ([]httpapi.SourceStatus, error) 
 	return out, nil
 }
 
+// Source implements httpapi.Sources.
+func (storedSources) Source(context.Context, string) (httpapi.SourceDetail, error) {
+	return httpapi.SourceDetail{}, errStopped
+}
+
 // Pause implements httpapi.Sources.
 func (storedSources) Pause(context.Context, string) error { return errStopped }
 

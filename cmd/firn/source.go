@@ -15,10 +15,11 @@ func newSourceCmd(e *env) *cobra.Command {
 		Use:   "source",
 		Short: "Show, pause and resume sources",
 		Example: `  firn source list
+  firn source show shop
   firn source pause shop
   firn source resume shop`,
 	}
-	cmd.AddCommand(newSourceListCmd(e), newSourceSetCmd(e, "pause", "Stop polling a source; what is read already is applied"),
+	cmd.AddCommand(newSourceListCmd(e), newSourceShowCmd(e), newSourceSetCmd(e, "pause", "Stop polling a source; what is read already is applied"),
 		newSourceSetCmd(e, "resume", "Poll a paused source again, and what of it has stopped"))
 	return cmd
 }

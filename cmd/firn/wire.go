@@ -39,7 +39,9 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	if err != nil {
 		return ingest.Input{}, err
 	}
-	warnShape(s, log)
+	for _, w := range shapeWarnings(s) {
+		log.Warn("look at the source's settings", "source", s.Name, "warning", w)
+	}
 	in := ingest.Input{Source: src, ReplayWindow: s.ReplayWindow}
 	if in.Schemas, err = s.Registry.client(); err != nil {
 		return ingest.Input{}, fmt.Errorf("source %s: registry: %w", s.Name, err)
@@ -71,20 +73,20 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 	return in, nil
 }
 
-// warnShape says what a flattened source cannot tell (spec/debezium.md 1.13).
-func warnShape(s SourceConfig, log *slog.Logger) {
+// shapeWarnings says what a source cannot tell by its settings alone (spec/debezium.md 1.13).
+func shapeWarnings(s SourceConfig) []string {
+	out := []string{}
 	if s.Shape != "flattened" {
-		return
+		return out
 	}
-	log = log.With("source", s.Name)
 	if s.Deletes == "drop" {
-		log.Warn("flattened with deletes: drop: rows that are deleted at the source stay; set the transformation's delete.tombstone.handling.mode to rewrite")
+		out = append(out, "flattened with deletes: drop: rows that are deleted at the source stay; set the transformation's delete.tombstone.handling.mode to rewrite")
 	}
 	position := map[string]bool{"source.lsn": true, "source.pos": true, "source.commit_lsn": true, "source.scn": true, "source.ord": true}
 	if s.ReplayFilter != "off" && !slices.ContainsFunc(slices.Collect(maps.Values(s.Metadata)), func(m string) bool { return position[m] }) {
-		log.Warn("flattened without the source's position in metadata: events that the connector sends again are not recognised; rows with a key come right all the same")
+		out = append(out, "flattened without the source's position in metadata: events that the connector sends again are not recognised; rows with a key come right all the same")
 	}
-	log.Info("flattened topics tell of no truncate, and of no key change but as a delete and a create")
+	return append(out, "flattened topics tell of no truncate, and of no key change but as a delete and a create")
 }
 
 func newSource(s SourceConfig, instance string, log *slog.Logger) (ingest.Source, error) {

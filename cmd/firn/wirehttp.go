@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"firn/changelog"
@@ -120,6 +121,21 @@ func (s sourceStatus) Sources(context.Context) ([]httpapi.SourceStatus, error) {
 		out = append(out, st)
 	}
 	return out, nil
+}
+
+// Source implements httpapi.Sources.
+func (s sourceStatus) Source(ctx context.Context, name string) (httpapi.SourceDetail, error) {
+	topics, ok := s.pipeline.Topics(name)
+	all, err := s.Sources(ctx)
+	i := slices.IndexFunc(all, func(st httpapi.SourceStatus) bool { return st.Name == name })
+	if err != nil || !ok || i < 0 {
+		return httpapi.SourceDetail{}, errors.Join(err, fmt.Errorf("source %q: %w", name, state.ErrNotFound))
+	}
+	d := httpapi.SourceDetail{SourceStatus: all[i], Topics: []httpapi.TopicDetail{}}
+	for _, t := range topics {
+		d.Topics = append(d.Topics, topicDetail(s.cfg.source(name), t))
+	}
+	return d, nil
 }
 
 // Pause implements httpapi.Sources.

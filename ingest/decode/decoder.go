@@ -430,8 +430,8 @@ func newShape(row, key *record) (*Shape, *Rejected) {
 	s := &Shape{}
 	for _, f := range row.columns() {
 		s.Columns = append(s.Columns, f.shapeColumn())
-		if f.nullDefault {
-			s.NullDefaults = append(s.NullDefaults, f.name)
+		if f.note != 0 {
+			s.Notes = append(s.Notes, ColumnNote{f.name, f.note})
 		}
 	}
 	if key == nil {

@@ -61,9 +61,7 @@ type Shape struct {
 	Columns []Column // a row's, in the source's order; then key columns that rows do not have
 	Key     []int    // ordinals of the key columns in Columns, in the key's order; empty: the table has no key
 
-	// NullDefaults names the optional columns that have a default: unless the converter is told otherwise, their
-	// nulls arrive as that default and cannot be told apart (1.4). For a warning once a table.
-	NullDefaults []string
+	Notes []ColumnNote // what an operator should know, for a warning once a table
 }
 
 // Report is a value that was applied reduced or as null (outcome apply_report).

@@ -25,12 +25,12 @@ type keyedShape struct {
 }
 
 type field struct {
-	name        string
-	quoted      []byte // the name and the colon, as converters write them
-	required    bool   // must be there
-	nullDefault bool
-	meta        metadata // 0: it is a column
-	conv        *conv
+	name     string
+	quoted   []byte // the name and the colon, as converters write them
+	required bool   // must be there
+	note     Note
+	meta     metadata // 0: it is a column
+	conv     *conv
 }
 
 func (r *record) add(name string, v *conv, required bool) {

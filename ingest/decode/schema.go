@@ -231,7 +231,7 @@ func (c compiler) record(s *connectSchema) (*record, *Rejected) {
 			return nil, rej
 		}
 		r.add(f.name, v, !f.schema.optional)
-		r.fields[len(r.fields)-1].nullDefault = f.schema.optional && f.schema.hasDefault
+		r.fields[len(r.fields)-1].note = c.note(v, f.schema)
 	}
 	return r, nil
 }

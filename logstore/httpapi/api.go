@@ -77,6 +77,8 @@ type ChangeFiles interface {
 // Sources is the sources that feed the tables.
 type Sources interface {
 	Sources(ctx context.Context) ([]SourceStatus, error)
+	// Source returns state.ErrNotFound for a source that is not there.
+	Source(ctx context.Context, name string) (SourceDetail, error)
 	// Pause and Resume return state.ErrNotFound for a source that is not there.
 	Pause(ctx context.Context, name string) error
 	Resume(ctx context.Context, name string) error

@@ -289,7 +289,7 @@ func (a *API) serveSource(w http.ResponseWriter, r *http.Request, name, query st
 	}
 	if err := act(a.o.Sources, r.Context(), name); err != nil {
 		if errors.Is(err, state.ErrNotFound) {
-			return problemf(http.StatusNotFound, "not-found", "no source %q: GET /v1/sources lists them", name)
+			return noSource(name)
 		}
 		return err
 	}

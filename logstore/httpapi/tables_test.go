@@ -36,6 +36,14 @@ func (f *fakeSources) Sources(context.Context) ([]SourceStatus, error) {
 	}}}, nil
 }
 
+func (f *fakeSources) Source(ctx context.Context, name string) (SourceDetail, error) {
+	if name != "shop" {
+		return SourceDetail{}, fmt.Errorf("source %q: %w", name, state.ErrNotFound)
+	}
+	all, err := f.Sources(ctx)
+	return SourceDetail{all[0], []TopicDetail{{Topic: "shop.public.orders", Table: "shop.orders", Policies: map[string]string{"keyless": "append"}}}}, err
+}
+
 func (f *fakeSources) set(name, to string) error {
 	if name != "shop" {
 		return fmt.Errorf("source %q: %w", name, state.ErrNotFound)
@@ -119,6 +127,13 @@ func TestSources(t *testing.T) {
 	if a := r.get("/v1/sources"); !strings.HasPrefix(a.body, `{"sources":[{"name":"shop","kind":"kafka","state":"running","partitions":[{"topic":"shop.public.orders","partition":0,"position":10,"end":10,"lag":0},`) {
 		t.Errorf("list: %s", a.body)
 	}
+	if a := r.get("/v1/sources/shop"); a.status != 200 || !strings.HasPrefix(a.body, `{"name":"shop","kind":"kafka","state":"running","partitions":[`) ||
+		!strings.Contains(a.body, `"topics":[{"topic":"shop.public.orders",`) || !strings.Contains(a.body, `"policies":{"keyless":"append"}`) {
+		t.Errorf("shop: %s", a.body)
+	}
+	if slug, _ := r.problem(r.get("/v1/sources/nope")); slug != "not-found" {
+		t.Error(slug)
+	}
 	if a := r.do("POST", "/v1/sources/shop:pause", ""); a.status != 200 || !strings.Contains(a.body, `"paused"`) {
 		t.Errorf("pause: %+v", a)
 	}
@@ -133,6 +148,9 @@ func TestSources(t *testing.T) {
 		t.Errorf("none: %+v", a)
 	}
 	if slug, _ := none.problem(none.do("POST", "/v1/sources/shop:pause", "")); slug != "not-available" {
+		t.Error(slug)
+	}
+	if slug, _ := none.problem(none.get("/v1/sources/shop")); slug != "not-available" {
 		t.Error(slug)
 	}
 }
