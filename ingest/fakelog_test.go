@@ -297,6 +297,15 @@ func (l *fakeLog) Position(id changelog.StreamID) (int64, bool, error) {
 	return next, ok, nil
 }
 
+func (l *fakeLog) ResetPositions(_ context.Context, positions []changelog.StreamPosition) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range positions {
+		l.visible.positions[p.StreamID] = p.Next
+	}
+	return nil
+}
+
 func (l *fakeLog) Row(_ context.Context, t changelog.TableID, key changelog.Key) (changelog.Row, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,6 +22,10 @@ type Log interface {
 	// Position returns the offset to read next of a stream; false if there is none.
 	Position(id changelog.StreamID) (int64, bool, error)
 
+	// ResetPositions sets positions, forwards or back, all or none, and returns when they are durable. Nobody submits appends of the
+	// streams meanwhile.
+	ResetPositions(ctx context.Context, positions []changelog.StreamPosition) error
+
 	// Row returns the current row of a key, in memory of its own; false if the key has none.
 	Row(ctx context.Context, table changelog.TableID, key changelog.Key) (changelog.Row, bool, error)
 

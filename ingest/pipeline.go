@@ -110,16 +110,6 @@ func (p *Pipeline) Resume(source string) error {
 	return nil
 }
 
-// Bounds returns the oldest and the end offset of each of a source's partitions, as `source reset` needs them. Error:
-// ErrNoSource, or the source cannot be reached.
-func (p *Pipeline) Bounds(ctx context.Context, source string) ([]Bounds, error) {
-	r, err := p.runner(source)
-	if err != nil {
-		return nil, err
-	}
-	return r.source.Bounds(ctx, "")
-}
-
 func (p *Pipeline) runner(source string) (*runner, error) {
 	for _, r := range p.runners {
 		if r.source.Name() == source {

@@ -131,7 +131,7 @@ func (r *runner) status() SourceStatus {
 		}
 	}
 	slices.SortFunc(st.Partitions, func(a, b PartitionStatus) int {
-		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		return comparePartitions(Partition{a.Topic, a.Partition}, Partition{b.Topic, b.Partition})
 	})
 	switch {
 	case failed != "":
@@ -150,4 +150,8 @@ func (r *runner) status() SourceStatus {
 		st.State = SourceRunning
 	}
 	return st
+}
+
+func comparePartitions(a, b Partition) int {
+	return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Index, b.Index))
 }

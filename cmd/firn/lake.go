@@ -218,6 +218,11 @@ func (storedSources) Pause(context.Context, string) error { return errStopped }
 // Resume implements httpapi.Sources.
 func (storedSources) Resume(context.Context, string) error { return errStopped }
 
+// Reset implements httpapi.Sources.
+func (storedSources) Reset(context.Context, string, httpapi.SourceReset) ([]httpapi.ResetStep, error) {
+	return nil, errStopped
+}
+
 var errStopped = errors.New("no server runs: its sources are stopped")
 
 // withTable opens the lake that the flags name, and calls use with one of its tables.

@@ -102,4 +102,23 @@ sources:
 	if code, _, errOut := firnVerb(t.Context(), "", "source", "show", "nope", "--server", at); code != exitNo || !strings.Contains(errOut, "GET /v1/sources") {
 		t.Errorf("exit %d %s", code, errOut)
 	}
+	code, out, errOut := firnVerb(t.Context(), "", "source", "reset", "s", "--topic", "x.t", "--to", "earliest", "--dry-run", "--server", at)
+	if code != 0 || !strings.Contains(out, "reads 2 offsets again") || !strings.Contains(out, "nothing is changed") {
+		t.Errorf("exit %d %s%s", code, out, errOut)
+	}
+	for _, c := range []struct {
+		args, want string
+		code       int
+	}{
+		{"--to 1 --topic x.t --partition 0", "s is reset", 0},
+		{"--to latest --topic x.t --json", `"partitions":[{"topic":"x.t","partition":0,"table":"x.t","from":1,"to":2,"effect":"passes over 1 offsets`, 0},
+		{"--to 9 --topic x.t --partition 0", "the partition has 0 to 2", exitNo},
+		{"--to soon", "not earliest, latest or an offset", exitUsage},
+		{"", `"to" not set`, exitUsage},
+	} {
+		code, out, errOut := firnVerb(t.Context(), "", append(append([]string{"source", "reset", "s"}, strings.Fields(c.args)...), "--server", at)...)
+		if code != c.code || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("reset %s: exit %d %s%s", c.args, code, out, errOut)
+		}
+	}
 }

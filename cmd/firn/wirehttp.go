@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"sync"
 
 	"firn/changelog"
@@ -146,6 +147,31 @@ func (s sourceStatus) Pause(ctx context.Context, name string) error {
 // Resume implements httpapi.Sources.
 func (s sourceStatus) Resume(_ context.Context, name string) error {
 	return sourceError(s.pipeline.Resume(name))
+}
+
+// Reset implements httpapi.Sources.
+func (s sourceStatus) Reset(ctx context.Context, name string, to httpapi.SourceReset) ([]httpapi.ResetStep, error) {
+	r := ingest.Reset{Topic: to.Topic, Partition: to.Partition}
+	switch to.To {
+	case "earliest":
+		r.To = ingest.ResetEarliest
+	case "latest":
+		r.To = ingest.ResetLatest
+	default:
+		var err error
+		if r.To, err = strconv.ParseInt(to.To, 10, 64); err != nil {
+			return nil, &httpapi.RefusedError{Why: "to: " + err.Error()}
+		}
+	}
+	steps, err := s.pipeline.Reset(ctx, name, r, to.DryRun)
+	if refused, ok := errors.AsType[*ingest.ResetRefusedError](err); ok {
+		return nil, &httpapi.RefusedError{Why: refused.Error()}
+	}
+	out := make([]httpapi.ResetStep, 0, len(steps))
+	for _, st := range steps {
+		out = append(out, httpapi.ResetStep{Topic: st.Topic, Partition: st.Index, Table: st.Table, From: st.From, To: st.To, Effect: st.Effect})
+	}
+	return out, sourceError(err)
 }
 
 func sourceError(err error) error {

@@ -82,6 +82,8 @@ type Sources interface {
 	// Pause and Resume return state.ErrNotFound for a source that is not there.
 	Pause(ctx context.Context, name string) error
 	Resume(ctx context.Context, name string) error
+	// Reset moves positions. Errors: state.ErrNotFound for a source that is not there; a *RefusedError.
+	Reset(ctx context.Context, name string, to SourceReset) ([]ResetStep, error)
 }
 
 // SourceStatus is how a source does.

@@ -55,6 +55,7 @@ var titles = map[string]string{
 	"failed":           "something failed inside",
 	"shutting-down":    "the server is shutting down",
 	"optimize-failed":  "the round failed",
+	"refused":          "what was asked is not done",
 }
 
 // asProblem turns any error into what the client sees. What is not a problem yet is ours: logged, and told in general.

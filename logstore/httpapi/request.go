@@ -75,6 +75,7 @@ func routesOf(a *API) []route {
 		{method: "GET", path: "/v1/sources", serve: a.serveSources},
 		{method: "POST", path: "/v1/sources/{source}:pause", serve: a.servePause},
 		{method: "POST", path: "/v1/sources/{source}:resume", serve: a.serveResume},
+		{method: "POST", path: "/v1/sources/{source}:reset", serve: a.serveReset},
 		{method: "GET", path: "/v1/sources/{source}", serve: a.serveSourceDetail},
 		{method: "GET", path: "/openapi.yaml", serve: serveOpenAPI},
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"firn/state"
@@ -82,4 +83,68 @@ func (a *API) serveSourceDetail(w http.ResponseWriter, r *http.Request, args [2]
 
 func noSource(name string) error {
 	return problemf(http.StatusNotFound, "not-found", "no source %q: GET /v1/sources lists them", name)
+}
+
+// SourceReset says where partitions of a source are to be read on.
+type SourceReset struct {
+	Topic     string // empty: all
+	Partition int32  // -1: all
+	To        string // earliest, latest or an offset
+	DryRun    bool   // only tell what it would do
+}
+
+// ResetStep is what a reset does to one partition.
+type ResetStep struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Table     string `json:"table"`
+	From      int64  `json:"from"` // the offset that would be read next; -1: it was never read
+	To        int64  `json:"to"`
+	Effect    string `json:"effect"` // for people
+}
+
+// serveReset answers POST /v1/sources/{source}:reset.
+func (a *API) serveReset(w http.ResponseWriter, r *http.Request, args [2]string, query string) error {
+	p, err := parseQuery(query, "to", "topic", "partition", "dry_run")
+	if err != nil {
+		return err
+	}
+	to := SourceReset{Topic: p["topic"], To: p["to"]}
+	if to.To != "earliest" && to.To != "latest" {
+		if n, err := strconv.ParseInt(to.To, 10, 64); err != nil || n < 0 {
+			return badRequest("to=%s: not earliest, latest or an offset", to.To)
+		}
+		if to.Topic == "" || p["partition"] == "" {
+			return badRequest("to=%s: an offset is one of a partition: topic= and partition= are needed", to.To)
+		}
+	}
+	to.Partition = -1
+	if text, ok := p["partition"]; ok {
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || n < 0 {
+			return badRequest("partition=%s: not a partition's number", text)
+		}
+		to.Partition = int32(n)
+	}
+	if to.DryRun, err = p.boolean("dry_run", false); err != nil {
+		return err
+	}
+	if a.o.Sources == nil {
+		return problemf(http.StatusNotImplemented, "not-available", "this process reads no sources")
+	}
+	steps, err := a.o.Sources.Reset(r.Context(), args[0], to)
+	if errors.Is(err, state.ErrNotFound) {
+		return noSource(args[0])
+	}
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		return problemf(http.StatusConflict, "refused", "%s", refused.Why)
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, struct {
+		Source     string      `json:"source"`
+		DryRun     bool        `json:"dry_run"`
+		Partitions []ResetStep `json:"partitions"`
+	}{args[0], to.DryRun, steps})
 }

@@ -44,6 +44,16 @@ func (f *fakeSources) Source(ctx context.Context, name string) (SourceDetail, er
 	return SourceDetail{all[0], []TopicDetail{{Topic: "shop.public.orders", Table: "shop.orders", Policies: map[string]string{"keyless": "append"}}}}, err
 }
 
+func (f *fakeSources) Reset(_ context.Context, name string, to SourceReset) ([]ResetStep, error) {
+	if name != "shop" {
+		return nil, fmt.Errorf("source %q: %w", name, state.ErrNotFound)
+	}
+	if to.To == "7" {
+		return nil, &RefusedError{"the rows would be there twice"}
+	}
+	return []ResetStep{{Topic: to.Topic + "!", Partition: to.Partition, Table: to.To, From: 3, To: 4, Effect: fmt.Sprint(to.DryRun)}}, nil
+}
+
 func (f *fakeSources) set(name, to string) error {
 	if name != "shop" {
 		return fmt.Errorf("source %q: %w", name, state.ErrNotFound)
@@ -141,6 +151,24 @@ func TestSources(t *testing.T) {
 		t.Errorf("resume: %+v", a)
 	}
 	if a := r.do("POST", "/v1/sources/nope:pause", ""); a.status != 404 {
+		t.Errorf("nope: %+v", a)
+	}
+	for query, want := range map[string]string{
+		"to=earliest":                           `{"source":"shop","dry_run":false,"partitions":[{"topic":"!","partition":-1,"table":"earliest","from":3,"to":4,"effect":"false"}]}`,
+		"to=latest&topic=a&dry_run=true":        `{"topic":"a!","partition":-1,"table":"latest","from":3,"to":4,"effect":"true"}`,
+		"to=5&topic=a&partition=0":              `{"topic":"a!","partition":0,"table":"5"`,
+		"to=7&topic=a&partition=0":              `"status":409,"detail":"the rows would be there twice"`,
+		"":                                      `"status":400,"detail":"to=: not earliest, latest or an offset"`,
+		"to=-1&topic=a&partition=0":             `"status":400`,
+		"to=5&topic=a":                          `"detail":"to=5: an offset is one of a partition: topic= and partition= are needed"`,
+		"to=earliest&topic=a&partition=x":       `"detail":"partition=x: not a partition's number"`,
+		"to=earliest&topic=a&partition=0&when=": `"status":400`,
+	} {
+		if a := r.do("POST", "/v1/sources/shop:reset?"+query, ""); !strings.Contains(a.body, want) {
+			t.Errorf("reset %s: %s", query, a.body)
+		}
+	}
+	if a := r.do("POST", "/v1/sources/nope:reset?to=latest", ""); a.status != 404 {
 		t.Errorf("nope: %+v", a)
 	}
 	none := newRig(t, nil)
