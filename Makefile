@@ -17,10 +17,12 @@ PKGS ?= ./...
 RACE_PKGS ?= ./cmd/... ./ingest/... ./logstore/... ./state/... ./changelog/table/... ./changelog/flush/... ./optimizer/...
 FUZZTIME ?= 20s
 SOAK ?= 10m
+SEEDS ?= 5000
+SEED ?= 1
 TOOL := go tool -modfile=deploy/tools/go.mod
 SCRIPTS := .ci/run $(wildcard deploy/e2e/*.sh deploy/bench/*.sh deploy/interop/*.sh)
 
-.PHONY: build test race lint fmt fuzz amoro crash soak-optimizers e2e interop bench bench-compare tidy-check layout vet check demo clean help
+.PHONY: build test race lint fmt fuzz amoro crash soak soak-optimizers e2e interop bench bench-compare tidy-check layout vet check demo clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -53,6 +55,9 @@ amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on ea
 
 crash: ## the tests that cut the power or kill the process, always anew
 	go test -tags '$(TAGS)' -count=1 -timeout 15m -run '(?i)crash|kill|power' $(ARGS) $(PKGS)
+
+soak: ## SEEDS (5,000) generated streams of events through kills, restarts and repeats, from SEED (1) on: about half a CPU second each
+	FIRN_TEST_SEEDS=$(SEEDS) FIRN_TEST_SEED=$(SEED) go test -tags '$(TAGS)' -count=1 -timeout 180m -run '^TestSeeds$$' $(ARGS) ./ingest
 
 soak-optimizers: ## firn's optimizer and a stand-in for Amoro's on one lake for SOAK (10m)
 	FIRN_SOAK=$(SOAK) go test -tags '$(TAGS)' -count=1 -timeout 60m -run TestSoakOptimizers -v $(ARGS) ./cmd/firn

@@ -373,16 +373,31 @@ func TestKill(t *testing.T) {
 }
 
 func testKill(t *testing.T, expected map[string]expectedTable, name string, partitions int32, batch, k int) {
-	rng := rand.New(rand.NewPCG(uint64(k), uint64(batch)))
 	records := readRecording(t, name, partitions)
 	routes := routesOf(t, expected, !strings.Contains(name, "schema"))
+	tables := keyed
+	if partitions == 1 {
+		tables = append(slices.Clone(keyed), "staging", "audit_log")
+	}
+	l := runKilled(t, func() *memSource { return newMemSource(records) }, routes, ingest.Options{BatchRecords: batch, ReplayWindow: 400}, k)
+	compareTables(t, l, expected, tables...)
+	checkParked(t, l, partitions)
+	l.check(t)
+	checkOnce(t, l)
+	checkBefore(t, l)
+}
+
+// runKilled takes in a source with a log that dies at every k-th record or so, and comes back with whatever was synced, until all is read.
+func runKilled(t *testing.T, source func() *memSource, routes []ingest.Route, o ingest.Options, k int) *fakeLog {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(uint64(k), uint64(o.BatchRecords)))
 	l := openLog(newDisk())
 	l.disk.parts = map[string][]string{"orders": {"truncate(2, status)"}, "customers": {"bucket(4, id)"}}
 	lives := 0
 	for {
-		s := newMemSource(records)
-		s.batch = 1 + rng.IntN(2*min(batch, 200))
-		l.dieAfter = max(1, k/min(batch, k))
+		s := source()
+		s.batch = 1 + rng.IntN(2*min(o.BatchRecords, 200))
+		l.dieAfter = max(1, k/min(o.BatchRecords, k))
 		l.manual = rng.IntN(2) == 0
 		stop := make(chan struct{})
 		if l.manual { // syncs come at any time
@@ -397,7 +412,7 @@ func testKill(t *testing.T, expected map[string]expectedTable, name string, part
 				}
 			}(l)
 		}
-		_, err := runOnce(t, l, s, routes, ingest.Options{BatchRecords: batch, ReplayWindow: 400})
+		_, err := runOnce(t, l, s, routes, o)
 		close(stop)
 		if err == nil {
 			break
@@ -406,22 +421,14 @@ func testKill(t *testing.T, expected map[string]expectedTable, name string, part
 			t.Fatal(err)
 		}
 		l = l.crash(rng.IntN(3))
-		if lives++; lives > 10*len(records) {
+		if lives++; lives > 20_000 {
 			t.Fatal("no progress")
 		}
 	}
 	if lives == 0 {
 		t.Error("the log never died")
 	}
-	tables := keyed
-	if partitions == 1 {
-		tables = append(slices.Clone(keyed), "staging", "audit_log")
-	}
-	compareTables(t, l, expected, tables...)
-	checkParked(t, l, partitions)
-	l.check(t)
-	checkOnce(t, l)
-	checkBefore(t, l)
+	return l
 }
 
 // checkOnce: no record is applied twice, and each partition's changes are in order (P1).
