@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"firn/ingest/decode"
@@ -89,6 +90,8 @@ type Route struct {
 	KeepRepeats bool
 	// Decode says how records are read.
 	Decode decode.Options
+	// Hints are added to those of Decode, by the last part of the topic's name ("": any).
+	Hints map[string][]decode.Hint
 	// Plan says how the table may change.
 	Plan decode.PlanOptions
 }
@@ -162,6 +165,7 @@ func (r *router) route(topic string) target {
 			continue
 		}
 		t := target{Route: r.routes[i], table: TableName(topic)}
+		t.Decode.Hints = slices.Concat(t.Decode.Hints, t.Hints[topic[strings.LastIndexByte(topic, '.')+1:]], t.Hints[""])
 		if t.Table != "" {
 			template := group.ReplaceAllString(t.Table, `$${$1}`)
 			t.table = TableName(string(p.ExpandString(nil, template, topic, match)))

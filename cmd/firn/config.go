@@ -53,6 +53,7 @@ type SourceConfig struct {
 	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format; empty: the same"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
 	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then)"`
+	Hints   string        `yaml:"hints" doc:"JSON file of columns' types, for messages without schemas: {column: its Connect schema, or a list of them}, or {table: {column: …}} by the last part of topics' names"`
 	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
 
 	Registry RegistryConfig `yaml:"registry" doc:"the schema registry of the Avro formats"`
@@ -131,6 +132,7 @@ type RouteConfig struct {
 	Table     string   `yaml:"table" doc:"namespace.table; $1 is the first group of topic"`
 	Format    string   `yaml:"format" doc:"as the source's, for this route; empty: the source's"`
 	KeyFmt    string   `yaml:"key_format" doc:"as the source's, for this route; empty: the route's format if it has one, else the source's"`
+	Hints     string   `yaml:"hints" doc:"as the source's, for this route; empty: the source's"`
 	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
 	OnParked  string   `yaml:"on_parked" doc:"as the source's, for this route; empty: the source's"`
 	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none; none: no key; or a list of columns. Default: message; none with shape plain"`

@@ -179,6 +179,12 @@ func (c *Config) validate(p *problems) {
 	p.oneOf("log.format", c.Log.Format, "text", "json")
 }
 
+func (p *problems) hints(path, file string) {
+	if _, err := readHints(file); err != nil {
+		p.wrong(path, "%s", err)
+	}
+}
+
 func (l ListenConfig) validate(p *problems) {
 	host, port, ok := hostPort(l.Data)
 	if !ok {
@@ -257,6 +263,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	}
 	atLeast(p, path+".max_record_bytes", s.MaxRecordBytes, 1)
 	atLeast(p, path+".discovery_interval", s.DiscoveryInterval, 100*time.Millisecond)
+	p.hints(path+".hints", s.Hints)
 	for i, r := range s.Routes {
 		r.validate(fmt.Sprintf("%s.routes[%d]", path, i), p)
 	}
@@ -366,6 +373,7 @@ func (r RouteConfig) validate(path string, p *problems) {
 	if r.Key.Mode == "columns" && len(r.Key.Columns) == 0 {
 		p.wrong(path+".key", "a list of columns must not be empty")
 	}
+	p.hints(path+".hints", r.Hints)
 	p.oneOf(path+".format", r.Format, append([]string{""}, formats...)...)
 	p.oneOf(path+".key_format", r.KeyFmt, append([]string{""}, formats...)...)
 	if r.Keyless != "" {

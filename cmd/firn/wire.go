@@ -43,6 +43,10 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		log.Warn("look at the source's settings", "source", s.Name, "warning", w)
 	}
 	in := ingest.Input{Source: src, ReplayWindow: s.ReplayWindow}
+	hints, err := readHints(s.Hints)
+	if err != nil {
+		return ingest.Input{}, fmt.Errorf("source %s: %w", s.Name, err)
+	}
 	if in.Schemas, err = s.Registry.client(); err != nil {
 		return ingest.Input{}, fmt.Errorf("source %s: registry: %w", s.Name, err)
 	}
@@ -59,6 +63,11 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		}
 		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
 		route.Decode.Format, route.Decode.KeyFormat = s.formats(r)
+		if route.Hints = hints; r.Hints != "" {
+			if route.Hints, err = readHints(r.Hints); err != nil {
+				return ingest.Input{}, fmt.Errorf("source %s: route %s: %w", s.Name, r.Topic, err)
+			}
+		}
 		if r.Keyless != "" {
 			route.Keyless = keylessRule(r.Keyless)
 		}
@@ -68,7 +77,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		in.Routes = append(in.Routes, route)
 	}
 	rest := newRoute(s) // what no route names takes the default one, with the source's settings
-	rest.Topic = ".*"
+	rest.Topic, rest.Hints = ".*", hints
 	in.Routes = append(in.Routes, rest)
 	return in, nil
 }
