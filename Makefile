@@ -16,6 +16,8 @@ PKGS ?= ./...
 # Packages that start goroutines or share state between them.
 RACE_PKGS ?= ./cmd/... ./ingest/... ./logstore/... ./state/... ./changelog/table/... ./changelog/flush/... ./optimizer/...
 FUZZTIME ?= 20s
+FUZZ_DIR ?= .
+FUZZ_JOBS ?= 1
 SOAK ?= 10m
 SEEDS ?= 5000
 SEED ?= 1
@@ -45,9 +47,9 @@ lint: ## golangci-lint, and shellcheck where it is installed
 fmt: ## gofumpt and gci over the tree
 	$(TOOL) golangci-lint fmt $(ARGS)
 
-fuzz: ## every FuzzXxx for FUZZTIME (20s)
-	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' . | sed 's|/[^/]*_test.go:func | |' | sort -u | \
-	while read -r dir name; do echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $(ARGS) "$$dir"; done
+fuzz: ## every FuzzXxx below FUZZ_DIR (.) for FUZZTIME (20s), FUZZ_JOBS (1) of them at a time
+	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' $(FUZZ_DIR) | sed 's|/[^/]*_test.go:func | |' | sort -u | \
+	xargs -L1 -P$(FUZZ_JOBS) bash -c 'echo "== $$1 $$2"; go test -run "^$$" -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) $(ARGS) "./$$1" 2>&1 | sed "s/^/$$2: /"; exit $${PIPESTATUS[0]}' fuzz
 
 amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on each, checked by Iceberg's Java library (minutes)
 	@peer='$(CURDIR)/deploy/peers/javaiceberg'; "$$peer/install" >/dev/null 2>&1 || { echo 'amoro: SKIPPED javaiceberg: it cannot be had here' >&2; peer=; }; \
