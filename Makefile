@@ -38,7 +38,7 @@ test: ## all tests, our invariants checked
 # Left out: the soak, whose server TestKill runs, too, and tests that are one verb after the other. They are slow here.
 RACE_SKIP := ^(TestSoakOptimizers|TestAdoptAmoro|TestAmoroTables|TestBadInput|TestEveryType)$$
 race: ## the concurrent packages under the race detector
-	CGO_ENABLED=1 go test -race -timeout 15m -skip '$(RACE_SKIP)' $(ARGS) $(RACE_PKGS)
+	FIRN_TEST_SEEDS=3 CGO_ENABLED=1 go test -race -timeout 15m -skip '$(RACE_SKIP)' $(ARGS) $(RACE_PKGS)
 
 lint: ## golangci-lint, and shellcheck where it is installed
 	$(TOOL) golangci-lint run $(ARGS)
