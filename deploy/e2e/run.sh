@@ -94,6 +94,7 @@ part "flattened, file, kills, readers" "" "$here/replay.sh" --file --kills 3 --r
 part "types" "" "$here/types.sh"
 part "schema registry" registry "$here/registry.sh"
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
+part "live, MariaDB, Avro" "kafka mariadb debezium workload registry" "$here/live.sh" --source mariadb --format avro-confluent --seconds 20 --kills 3
 part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
 part "catalog over REST" restcatalog "$here/catalogs.sh" rest
 for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
@@ -113,6 +114,16 @@ if [ -n "$full" ]; then
     rm -f "$scratch/seed_$seed".*
   done
   part "live, full identity" "kafka postgres debezium workload" "$here/live.sh" --seconds 120 --kills 20 --identity full --seed 2
+  for source in postgres mariadb; do
+    for format in json-schemas json avro avro-headers avro-confluent; do
+      part "live, $source, $format" "kafka $source debezium workload registry" "$here/live.sh" --source $source --format $format --seconds 60 --kills 10 --seed 6
+    done
+    for mode in tombstone delete-to-tombstone rewrite rewrite-with-tombstone; do
+      part "live, $source, flattened $mode" "kafka $source debezium workload" "$here/live.sh" --source $source --flatten $mode --seconds 60 --kills 10 --seed 7
+    done
+    part "live, $source, flattened, JSON without schemas" "kafka $source debezium workload" "$here/live.sh" --source $source --flatten rewrite --format json --seconds 60 --kills 10 --seed 8
+  done
+  part "live, full identity, Avro" "kafka postgres debezium workload registry" "$here/live.sh" --format avro-confluent --identity full --seconds 60 --kills 10 --seed 9
   part "live, one partition" "kafka postgres debezium workload" "$here/live.sh" --seconds 120 --kills 20 --partitions 1 --seed 3
 fi
 
