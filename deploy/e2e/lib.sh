@@ -56,8 +56,7 @@ same() {
     result PASS "$name" "$(wc -l <"$want") rows"
   else
     result FAIL "$name" "$(wc -l <"$work/same.out") rows, expected $(wc -l <"$want")"
-    # Not every differing line: the first show what it is.
-    diff "$want" "$work/same.out" | grep '^[<>]' | cut -c1-300 | awk 'NR <= 6 { print "      " $0 }' || true
+    tool differ "$want" "$work/same.out" | sed 's/^/      /' || true
   fi
 }
 

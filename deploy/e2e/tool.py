@@ -9,6 +9,7 @@ tool.py columns FILE.jsonl          the column names of the first row, joined by
 tool.py drained TOTAL [--loose]     reads `firn source list --json`: status 0 once TOTAL records are read; prints how far it is
 tool.py parked TABLE...             reads `firn parked list --json`: prints the entries of these tables
 tool.py field NAME...               reads one JSON object, prints these fields on one line
+tool.py differ WANT GOT             of the first rows that differ in two dumps, their members that do
 tool.py framed SAMPLES URL OUT      registers the recorded Avro schemas and writes a recording of events that name them
 """
 import base64
@@ -148,6 +149,20 @@ def field(*names):
     print(*(json.dumps(v.get(n)) for n in names))
 
 
+def differ(want, got):
+    a, b = (open(p, encoding="utf-8").read().splitlines() for p in (want, got))
+    left, right = [x for x in a if x not in set(b)], [x for x in b if x not in set(a)]
+    for i in range(min(4, max(len(left), len(right)))):
+        x, y = (left[i] if i < len(left) else None), (right[i] if i < len(right) else None)
+        try:
+            p, q = json.loads(x or "{}", parse_float=str), json.loads(y or "{}", parse_float=str)
+            keys = [k for k in {**p, **q} if p.get(k, ...) != q.get(k, ...)]
+            x, y = (json.dumps({k: r[k] for k in keys if k in r}, ensure_ascii=False) if t else "no row" for r, t in ((p, x), (q, y)))
+        except ValueError:
+            pass
+        print(f"want {str(x)[:400]}\n got {str(y)[:400]}")
+
+
 def framed(samples, url, out):
     """Registers the recorded Avro schemas and writes the create and the update of Confluent's framing with the ids that they got."""
     schemas = json.load(open(f"{samples}/wire_schemas.json"))["ids"]
@@ -168,7 +183,7 @@ def framed(samples, url, out):
 
 
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (count, topics, split, expected, columns, drained, parked, field, framed)}
+    commands = {f.__name__: f for f in (count, topics, split, expected, columns, drained, parked, field, differ, framed)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
