@@ -23,6 +23,7 @@ type fakeRegistry struct {
 	down  error // what it answers; nil: the schema
 	asked int
 	ids   map[uint64][]byte
+	types map[uint64]string
 	out   uint64 // no answer for this id
 }
 
@@ -72,7 +73,7 @@ func (f *fakeRegistry) Schema(_ context.Context, ref decode.SchemaRef) (decode.S
 		return decode.Schema{}, fmt.Errorf("%w: timeout", ingest.ErrRegistryUnavailable)
 	}
 	if text := f.ids[ref.ID]; text != nil {
-		return decode.Schema{Text: text}, nil
+		return decode.Schema{Text: text, Type: f.types[ref.ID]}, nil
 	}
 	return decode.Schema{}, &decode.Rejected{Reason: decode.ReasonSchemaUnknown, Detail: ref.String()}
 }
@@ -307,5 +308,33 @@ func TestFramedKeyBarrier(t *testing.T) {
 	}
 	if n := counter(t, reg, "firn_source_key_schema_barriers_total"); n == 0 {
 		t.Error("no partition waited at the new key schema")
+	}
+}
+
+// TestFramedJSON: records in JSON name their schemas as those in Avro do: what the registry does not have, or has as another type, is parked,
+// and a key may be in Avro beside it.
+func TestFramedJSON(t *testing.T) {
+	record := func(offset int64, schema byte, id int, name string) ingest.Record {
+		r := framed(t)[0]
+		r.Offset, r.Key = offset, []byte{0, 0, 0, 0, 7, byte(2 * id)}
+		r.Value = append([]byte{0, 0, 0, 0, schema}, fmt.Sprintf(`{"before":null,"after":{"id":%d,"name":%q},"source":{"connector":"postgresql"},"op":"c"}`, id, name)...)
+		return r
+	}
+	route := ingest.Route{Topic: ".*", Table: "t.customers", Decode: decode.Options{Format: decode.FormatConfluentJSON, KeyFormat: decode.FormatConfluentAvro}}
+	r, end := newAvroRig(t, []ingest.Record{record(0, 20, 1, "a"), record(1, 21, 2, "b"), record(2, 8, 3, "c"), record(3, 20, 1, "d")}, ingest.Options{}, route)
+	r.registry.ids[20] = []byte(`{"type":"object","title":"E","properties":{"after":{"oneOf":[{"type":"null"},{"type":"object","properties":{"id":{"type":"integer","connect.type":"int32","connect.index":0},"name":{"type":"string","connect.index":1}}}]},` +
+		`"before":{"type":"null"},"source":{"type":"object","properties":{"connector":{"type":"string"}}},"op":{"type":"string"}}}`)
+	r.registry.types = map[uint64]string{20: "JSON", 7: "AVRO", 8: "AVRO"}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	r.until("reads all", func() bool { return r.partition().Next == 4 })
+	if err := errors.Join(end(), <-done); err != nil {
+		t.Error(err)
+	}
+	if got := parkedReasons(r.log); got != "1:schema_id_unknown 2:schema_invalid" {
+		t.Errorf("parked %s", got)
+	}
+	if got := rows(t, r.log, "t.customers"); strings.Count(got, "\n") != 1 || !strings.Contains(got, "d") {
+		t.Errorf("rows %s", got)
 	}
 }

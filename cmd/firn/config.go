@@ -49,14 +49,14 @@ type SourceConfig struct {
 	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
 	Topics  []string      `yaml:"topics" doc:"anchored regular expressions, needed for kafka; new matching topics are found while running; default for file: all"`
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
-	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry"`
+	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry; confluent_jsonschema, apicurio_json: JSON, with JSON Schemas from it (or Connect's, as Apicurio's own converter registers them)"`
 	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format; empty: the same"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
 	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then)"`
 	Hints   string        `yaml:"hints" doc:"JSON file of columns' types, for messages without schemas: {column: its Connect schema, or a list of them}, or {table: {column: …}} by the last part of topics' names"`
 	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
 
-	Registry RegistryConfig `yaml:"registry" doc:"the schema registry of the Avro formats"`
+	Registry RegistryConfig `yaml:"registry" doc:"the schema registry of the formats confluent_… and apicurio_…"`
 
 	Deletes           string            `yaml:"deletes" doc:"shape flattened: the transformation's delete.tombstone.handling.mode: tombstone, delete-to-tombstone (a null value is the delete); rewrite, rewrite-with-tombstone (metadata say it, null values say nothing); drop (deletes never come)"`
 	Metadata          map[string]string `yaml:"metadata" doc:"shape flattened: members that are no columns, and what they are: op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order, source.MEMBER; with deletes: rewrite __deleted is deleted by itself"`
@@ -80,11 +80,11 @@ type SourceConfig struct {
 
 // RegistryConfig is a schema registry.
 type RegistryConfig struct {
-	URL      string         `yaml:"url" doc:"confluent_avro: http(s)://HOST:8081, or Apicurio's …/apis/ccompat/v7; apicurio_avro: http(s)://HOST:8080/apis/registry/v3 (or v2)"`
+	URL      string         `yaml:"url" doc:"confluent_…: http(s)://HOST:8081, or Apicurio's …/apis/ccompat/v7; apicurio_…: http(s)://HOST:8080/apis/registry/v3 (or v2)"`
 	User     string         `yaml:"user" doc:"user name; empty: no authentication"`
 	Password string         `yaml:"password" doc:"password; better ${file:…} or ${ENV}"`
 	TLS      TLSConfig      `yaml:"tls" doc:"whom to trust at https, and the client's certificate"`
-	Apicurio ApicurioConfig `yaml:"apicurio" doc:"of apicurio_avro: the ids in front of payloads (headers say it themselves)"`
+	Apicurio ApicurioConfig `yaml:"apicurio" doc:"of apicurio_…: the ids in front of payloads (headers say it themselves)"`
 }
 
 // ApicurioConfig is how Apicurio's serializers write ids.

@@ -287,13 +287,13 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.wrong(path+".metadata", "is of shape flattened only")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
-	case s.Shape != "envelope" && (s.uses("confluent_avro") || s.uses("apicurio_avro")):
+	case s.Shape != "envelope" && s.uses("", "_avro"):
 		p.bad(path+".shape", s.Shape, "is read from JSON only")
 	}
 }
 
 // formats are the formats of keys and values.
-var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro"}
+var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro", "confluent_jsonschema", "apicurio_json"}
 
 // validateRegistry checks the registry, which must be there where a format takes one.
 func (s *SourceConfig) validateRegistry(path string, p *problems) {
@@ -303,12 +303,12 @@ func (s *SourceConfig) validateRegistry(path string, p *problems) {
 	if (r.TLS.Cert == "") != (r.TLS.Key == "") {
 		p.wrong(path+".registry.tls", "cert and key go together")
 	}
-	confluent, apicurio := s.uses("confluent_avro"), s.uses("apicurio_avro")
+	confluent, apicurio := s.uses("confluent_", ""), s.uses("apicurio_", "")
 	switch {
 	case r.URL == "" && (confluent || apicurio):
 		p.wrong(path+".registry.url", "is needed: a format of this source has its schemas in a registry")
 	case confluent && apicurio:
-		p.wrong(path+".registry.url", "serves one of confluent_avro and apicurio_avro: read the topics of the other as another source")
+		p.wrong(path+".registry.url", "serves formats confluent_… or apicurio_…: read the topics of the others as another source")
 	case r.URL != "":
 		if err := (&registry.Options{URL: r.URL}).Validate(); err != nil {
 			p.bad(path+".registry.url", r.URL, "is not http(s)://HOST:PORT/PATH")
@@ -316,17 +316,10 @@ func (s *SourceConfig) validateRegistry(path string, p *problems) {
 	}
 }
 
-// uses reports whether keys or values of the source, or of a route, have a format.
-func (s *SourceConfig) uses(format string) bool {
-	if s.Format == format || s.KeyFmt == format {
-		return true
-	}
-	for _, r := range s.Routes {
-		if r.Format == format || r.KeyFmt == format {
-			return true
-		}
-	}
-	return false
+// uses reports whether keys or values of the source, or of a route, have a format whose name begins and ends so.
+func (s *SourceConfig) uses(begin, end string) bool {
+	is := func(format string) bool { return strings.HasPrefix(format, begin) && strings.HasSuffix(format, end) }
+	return is(s.Format) || is(s.KeyFmt) || slices.ContainsFunc(s.Routes, func(r RouteConfig) bool { return is(r.Format) || is(r.KeyFmt) })
 }
 
 func (k *KafkaConfig) validate(path string, p *problems) {

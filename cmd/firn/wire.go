@@ -210,12 +210,17 @@ func (s SourceConfig) formats(r RouteConfig) (value, key decode.Format) {
 	return s.format(format), s.format(cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, format))
 }
 
+// framedFormats are the formats that have their schemas in a registry.
+var framedFormats = map[string]decode.Format{
+	"confluent_avro": decode.FormatConfluentAvro, "apicurio_avro": decode.FormatApicurioAvro,
+	"confluent_jsonschema": decode.FormatConfluentJSON, "apicurio_json": decode.FormatApicurioJSON,
+}
+
 func (s SourceConfig) format(name string) decode.Format {
+	if f, ok := framedFormats[name]; ok {
+		return f
+	}
 	switch {
-	case name == "confluent_avro":
-		return decode.FormatConfluentAvro
-	case name == "apicurio_avro":
-		return decode.FormatApicurioAvro
 	case name == "json_schema", s.Schema == "always":
 		return decode.FormatSchema
 	case s.Schema == "never":

@@ -106,23 +106,6 @@ func (p *avroPlan) envelope(root, row, source *avroNode) bool {
 	return true
 }
 
-// framedValue reads a value with a frame.
-func (d *Decoder) framedValue(r *Record) bool {
-	ref, body, ok := d.frame(r.Headers, r.Value, false)
-	if !ok {
-		return false
-	}
-	g, ok := d.schemaOf(ref)
-	if !ok {
-		return false
-	}
-	if g.value == nil {
-		g.value = d.compileAvro(g.node, connectorOther)
-	}
-	d.b, d.p = body, 0
-	return d.avroPayload(g.value)
-}
-
 // avroPayload reads a value's body.
 func (d *Decoder) avroPayload(s *writerSchema) bool {
 	if s.rej != nil {
@@ -301,27 +284,9 @@ func appendJSONText(dst, text []byte) []byte {
 	return append(append(dst, text[from:]...), '"')
 }
 
-// framedKey decodes a key with a frame into d.key.
-func (d *Decoder) framedKey(r *Record) (*record, bool) {
-	ref, body, ok := d.frame(r.Headers, r.Key, true)
-	if !ok {
-		return nil, false
-	}
-	g, ok := d.schemaOf(ref)
-	if !ok {
-		return nil, false
-	}
-	if g.key == nil || g.keyFrom != d.from { // how keys are read depends on the connector, which their schema does not tell
-		g.key, g.keyFrom = d.compileAvroKey(g.node), d.from
-	}
-	d.b, d.p, d.keyBytes = body, 0, body
-	s := g.key
-	if s.rej != nil {
-		return nil, d.fail(s.rej.Reason, "%s", s.rej.Detail)
-	}
-	d.key = resize(d.key, len(s.row.fields))
-	ok = d.avroRow(s.avro.row, s.row, d.key, nil, maxAvroDepth) && d.avroEnd() && d.noNulls(s.row, d.key)
-	return s.row, ok
+// avroKey reads a key's body into d.key.
+func (d *Decoder) avroKey(s *writerSchema) bool {
+	return d.avroRow(s.avro.row, s.row, d.key, nil, maxAvroDepth) && d.avroEnd() && d.noNulls(s.row, d.key)
 }
 
 func (d *Decoder) compileAvroKey(root *avroNode) *writerSchema {
@@ -334,14 +299,6 @@ func (d *Decoder) compileAvroKey(root *avroNode) *writerSchema {
 		w.requireAll()
 	}
 	return w
-}
-
-// recompile compiles the schema of values for messages that come from a connector which it does not name.
-func (d *Decoder) recompile(w *writerSchema, from connector) *writerSchema {
-	if w.avro != nil {
-		return d.compileAvro(w.avro.root, from)
-	}
-	return d.compileFor(w.raw, from)
 }
 
 // avroRow reads a record into out, as record does for JSON.

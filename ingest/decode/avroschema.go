@@ -95,17 +95,10 @@ const (
 
 // parseAvro reads a registered schema.
 func parseAvro(s Schema) (*avroNode, *Rejected) {
-	size := len(s.Text)
-	for _, r := range s.References {
-		size += len(r)
-	}
-	if size > maxSchemaBytes {
-		return nil, reject(ReasonSchemaInvalid, "a schema of %d bytes", size)
-	}
 	p := avroParser{names: map[string]*avroNode{}}
 	var root *avroNode
-	for _, text := range append(slices.Clone(s.References), s.Text) {
-		doc, err := decodeSchema(text)
+	for _, r := range append(slices.Clone(s.References), Reference{Text: s.Text}) {
+		doc, err := decodeSchema(r.Text)
 		if err == nil {
 			root, err = p.parse(doc, "", maxSchemaDepth)
 		}

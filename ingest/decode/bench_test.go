@@ -103,3 +103,36 @@ func BenchmarkDecodeAvro(b *testing.B) {
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "records/s")
 }
+
+// BenchmarkDecodeJSONSchema decodes the changes of one topic of the generated stream, framed. Bytes are those of keys and values.
+func BenchmarkDecodeJSONSchema(b *testing.B) {
+	schemas := registrar{}
+	records := changesOf(b, samples+"stream_2000_schema.jsonl.gz", "customers")
+	for i := range records {
+		records[i] = schemas.asFramedJSON(b, records[i])
+	}
+	benchFramed(b, newDecoder(b, Options{Format: FormatConfluentJSON}), records, schemas)
+}
+
+func benchFramed(b *testing.B, d *Decoder, records []Record, schemas map[SchemaRef]Schema) {
+	n := int64(0)
+	for _, r := range records {
+		n += int64(len(r.Key) + len(r.Value))
+		if _, err := decodeFramed(b, d, r, schemas); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(n)
+	b.ReportAllocs()
+	rows := 0
+	for b.Loop() {
+		for _, r := range records {
+			ev, err := d.Decode(r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rows += len(ev.Key)
+		}
+	}
+	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "records/s")
+}

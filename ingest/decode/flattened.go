@@ -282,7 +282,7 @@ func (d *Decoder) nullValue(r *Record) bool {
 // keyOnly is how the row of a delete without a row is read where its key has a schema: as rows were last, so that it asks nothing else of
 // the table; before there was one, as a row of the key's columns.
 func (d *Decoder) keyOnly(key []byte) *record {
-	if !hasSchema(key) {
+	if !d.o.KeyFormat.framed() && !hasSchema(key) {
 		return nil
 	}
 	if d.flatRow == nil {

@@ -10,8 +10,50 @@ import (
 	"firn/changelog"
 )
 
+// encoding is how the bodies of records that name a registered schema are written.
+type encoding uint8
+
+const (
+	encodingNone encoding = iota // records do not name schemas
+	encodingAvro
+	encodingJSON
+	encodingProtobuf
+	encodings
+)
+
+// String returns what the encoding's schemas are called.
+func (e encoding) String() string {
+	return [...]string{"none", "Avro", "JSON Schema", "Protobuf"}[e]
+}
+
+// schemaTypes are the registries' names for the types of schemas.
+var schemaTypes = map[string]encoding{"AVRO": encodingAvro, "JSON": encodingJSON, "PROTOBUF": encodingProtobuf}
+
+// encoding tells what follows the frame in f.
+func (f Format) encoding() encoding {
+	switch f {
+	case FormatConfluentAvro, FormatApicurioAvro:
+		return encodingAvro
+	case FormatConfluentJSON, FormatApicurioJSON:
+		return encodingJSON
+	default:
+		return encodingNone
+	}
+}
+
 // framed reports whether records of f name a registered schema.
-func (f Format) framed() bool { return f == FormatConfluentAvro || f == FormatApicurioAvro }
+func (f Format) framed() bool { return f.encoding() != encodingNone }
+
+// apicurio reports whether they do so in Apicurio's way.
+func (f Format) apicurio() bool { return f == FormatApicurioAvro || f == FormatApicurioJSON }
+
+// format returns how keys or values are written.
+func (o *Options) format(key bool) Format {
+	if key {
+		return o.KeyFormat
+	}
+	return o.Format
+}
 
 // NeedsSchemas reports whether Decode asks for registered schemas.
 func (o *Options) NeedsSchemas() bool { return o.Format.framed() || o.KeyFormat.framed() }
@@ -80,7 +122,15 @@ func (r SchemaRef) String() string {
 type Schema struct {
 	Text []byte
 	// References are the schemas whose types Text uses, each after those that it uses itself.
-	References [][]byte
+	References []Reference
+	// Type is what the registry says that Text is: AVRO, JSON or PROTOBUF. Default: it does not say.
+	Type string
+}
+
+// Reference is a schema that another one uses under a name.
+type Reference struct {
+	Name string
+	Text []byte
 }
 
 // MissingSchema says that the decoder needs a schema before it can decode the record: the caller asks the registry, gives
@@ -92,13 +142,20 @@ type MissingSchema struct { //nolint:errname // a request, not a failure
 // Error implements error.
 func (m *MissingSchema) Error() string { return "decode: schema of " + m.Ref.String() + " is needed" }
 
-// registered is a schema that records name, parsed.
+// registered is a schema that records name. It is parsed and compiled when a record needs it.
 type registered struct {
-	ref   SchemaRef
-	node  *avroNode
-	rej   *Rejected     // it cannot be parsed
-	value *writerSchema // compiled, when the first value needed it
-	key   *writerSchema // the same of keys, for keys of the connector keyFrom
+	ref    SchemaRef
+	schema Schema
+	as     [encodings]*parsed // a key and a value may name one schema, and be of different formats
+}
+
+// parsed is a registered schema, as the schema of one encoding.
+type parsed struct {
+	avro    *avroNode
+	connect *connectSchema // of JSON Schema
+	rej     *Rejected      // it cannot be parsed
+	value   *writerSchema  // compiled, when the first value needed it
+	key     *writerSchema  // the same of keys, for keys of the connector keyFrom
 
 	keyFrom connector
 }
@@ -111,12 +168,32 @@ type refusal struct {
 
 // AddSchema gives the schema that Decode asked for. What is wrong with it becomes the rejection of the records that name it.
 func (d *Decoder) AddSchema(ref SchemaRef, s Schema) {
-	g := &registered{ref: ref}
-	g.node, g.rej = parseAvro(s)
 	if len(d.registered) == maxSchemas {
 		d.registered = d.registered[:maxSchemas-1]
 	}
-	d.registered = slices.Insert(d.registered, 0, g)
+	d.registered = slices.Insert(d.registered, 0, &registered{ref: ref, schema: s})
+}
+
+// parse reads a registered schema.
+func (e encoding) parse(s Schema) *parsed {
+	p := &parsed{}
+	if is, known := schemaTypes[s.Type]; s.Type != "" && (!known || is != e) {
+		p.rej = reject(ReasonSchemaInvalid, "the schema is of type %s, the route's format is %s", quote([]byte(s.Type)), e)
+		return p
+	}
+	size := len(s.Text)
+	for _, r := range s.References {
+		size += len(r.Text)
+	}
+	switch {
+	case size > maxSchemaBytes:
+		p.rej = reject(ReasonSchemaInvalid, "a schema of %d bytes", size)
+	case e == encodingAvro:
+		p.avro, p.rej = parseAvro(s)
+	default:
+		p.connect, p.rej = parseJSONSchema(s)
+	}
+	return p
 }
 
 // RefuseSchema says that the schema that Decode asked for is not to be had. It counts for the record at hand only.
@@ -125,7 +202,7 @@ func (d *Decoder) RefuseSchema(ref SchemaRef, rej *Rejected) {
 }
 
 // schemaOf finds a schema that has been added. Without, it fails: as refused, or so that Decode asks for it.
-func (d *Decoder) schemaOf(ref SchemaRef) (*registered, bool) {
+func (d *Decoder) schemaOf(ref SchemaRef, e encoding) (*parsed, bool) {
 	for i, g := range d.registered {
 		if g.ref != ref {
 			continue
@@ -134,10 +211,15 @@ func (d *Decoder) schemaOf(ref SchemaRef) (*registered, bool) {
 			copy(d.registered[1:i+1], d.registered[:i])
 			d.registered[0] = g
 		}
-		if g.rej != nil {
-			return nil, d.fail(g.rej.Reason, "%s: %s", ref, g.rej.Detail)
+		p := g.as[e]
+		if p == nil {
+			p = e.parse(g.schema)
+			g.as[e] = p
 		}
-		return g, true
+		if p.rej != nil {
+			return nil, d.fail(p.rej.Reason, "%s: %s", ref, p.rej.Detail)
+		}
+		return p, true
 	}
 	for _, f := range d.refused {
 		if f.ref == ref {
@@ -146,7 +228,7 @@ func (d *Decoder) schemaOf(ref SchemaRef) (*registered, bool) {
 	}
 	if ref.Kind == RefInline {
 		d.AddSchema(ref, Schema{Text: []byte(ref.Name)})
-		return d.schemaOf(ref)
+		return d.schemaOf(ref, e)
 	}
 	d.missing = &MissingSchema{ref}
 	return nil, d.fail(ReasonSchemaUnknown, "%s", ref)
@@ -154,11 +236,7 @@ func (d *Decoder) schemaOf(ref SchemaRef) (*registered, bool) {
 
 // frame takes the frame off a key or value: it returns which schema that names, and the body.
 func (d *Decoder) frame(headers []changelog.Header, b []byte, key bool) (ref SchemaRef, body []byte, ok bool) {
-	format := d.o.Format
-	if key {
-		format = d.o.KeyFormat
-	}
-	if format == FormatApicurioAvro {
+	if d.o.format(key).apicurio() {
 		return d.apicurioFrame(headers, b, key)
 	}
 	name := "__value_schema_id"
@@ -207,6 +285,8 @@ func (d *Decoder) apicurioFrame(headers []changelog.Header, b []byte, key bool) 
 	switch {
 	case len(b) == 0:
 		return ref, nil, d.fail(ReasonEmptyPayload, "")
+	case b[0] == '{' && d.o.format(key) == FormatApicurioJSON:
+		return d.wrappedID(ref, b)
 	case b[0] != 0:
 		return ref, nil, d.fail(ReasonMagicByte, "the first byte is %#02x: no frame of Apicurio's", b[0])
 	case len(b) < 5, d.o.IDWidth == IDWidth8 && len(b) < 9:
@@ -221,6 +301,46 @@ func (d *Decoder) apicurioFrame(headers []changelog.Header, b []byte, key bool) 
 		return ref, nil, d.fail(ReasonSchemaUnknown, "id %d is negative", int32(uint32(ref.ID))) //nolint:gosec // as Java reads it
 	}
 	return ref, b[5:], true
+}
+
+// wrappedID reads {"schemaId":n,"payload":…}, as Apicurio's own JSON converter writes it (1.7).
+func (d *Decoder) wrappedID(ref SchemaRef, b []byte) (_ SchemaRef, body []byte, ok bool) {
+	d.b, d.p = b, 0
+	names := nameSet{x: &d.scanner, base: len(d.names)}
+	defer names.release()
+	found := false
+	for more := d.open(); more; more = d.more('}') {
+		name, ok := names.next()
+		if !ok {
+			return ref, nil, false
+		}
+		switch string(name) {
+		case "schemaId":
+			d.peek()
+			id, ok := d.integer(0, 1<<63-1)
+			if !ok {
+				return ref, nil, false
+			}
+			ref.ID, found = uint64(id), true //nolint:gosec // not negative
+			continue
+		case "payload":
+			d.peek()
+		default:
+			return ref, nil, d.fail(ReasonEnvelopeShape, "the wrapper of Apicurio's converter has a member %s", quote(name))
+		}
+		from := d.p
+		if !d.skip(maxDepth) {
+			return ref, nil, false
+		}
+		body = b[from:d.p]
+	}
+	switch {
+	case d.err != nil || !d.end():
+		return ref, nil, false
+	case !found || body == nil:
+		return ref, nil, d.fail(ReasonEnvelopeShape, "no wrapper of Apicurio's converter: schemaId and payload are needed")
+	}
+	return ref, body, true
 }
 
 // positive checks an id of 8 bytes.
@@ -241,7 +361,7 @@ func (d *Decoder) apicurioHeaders(headers []changelog.Header, key bool) (ref Sch
 			of.set(name, headers[i].Value)
 		}
 	}
-	if e := of.encoding; e != nil && !strings.EqualFold(string(e), "BINARY") {
+	if e := of.encoding; e != nil && d.o.format(key).encoding() == encodingAvro && !strings.EqualFold(string(e), "BINARY") {
 		return ref, d.fail(ReasonAvroDecode, "encoding %s: only BINARY is read; set apicurio.registry.avro.encoding to it", quote(e))
 	}
 	switch {
@@ -312,7 +432,7 @@ func (d *Decoder) KeyFrame(r Record) []byte {
 	defer func() { d.scanner = saved }()
 	d.err = nil
 	_, body, ok := d.frame(r.Headers, r.Key, true)
-	if n := len(r.Key) - len(body); ok && n > 0 {
+	if n := cap(r.Key) - cap(body); ok && n > 0 { // body is a part of the key
 		return r.Key[:n:n]
 	}
 	return nil

@@ -165,15 +165,37 @@ func FuzzAvro(f *testing.F) {
 	})
 }
 
+// FuzzJSONSchema: as FuzzAvro, of documents with any JSON Schema.
+func FuzzJSONSchema(f *testing.F) {
+	schemas := registrar{}
+	for _, l := range readLines(f, samples+"types.jsonl")[:60] {
+		r := schemas.asFramedJSON(f, l.Record)
+		s := schemas[SchemaRef{ID: uint64(r.Value[4])}]
+		f.Add(s.Text, r.Value[5:])
+	}
+	for _, v := range []string{`{"$ref":"#/definitions/D"}`, `{"type":"array","connect.type":"map","items":{"type":"object","properties":{"key":{"type":"integer"},"value":{"type":["null","string"]}}}}`} {
+		f.Add(jsonEnvelope(v).Text, []byte(jsonCreate(`[{"key":1,"value":"x"}]`)))
+	}
+	f.Fuzz(func(t *testing.T, schema, body []byte) {
+		d := newDecoder(t, Options{Format: FormatConfluentJSON, KeyFormat: FormatPlain, Identity: IdentityFull})
+		d.AddSchema(SchemaRef{ID: 2}, Schema{Text: schema})
+		r := Record{Topic: "p.s.t", Key: []byte(`{"id":1}`), Value: append([]byte{0, 0, 0, 0, 2}, body...)}
+		checkDecode(t, d, r) // compiles the schema
+		checkAllocated(t, d, r)
+	})
+}
+
 // FuzzFrame: whatever frames and headers are, a schema is asked for or there is a reason.
 func FuzzFrame(f *testing.F) {
 	for _, l := range readLines(f, samples+"wire_avro.jsonl") {
 		for _, h := range append(l.Headers, changelog.Header{}) {
 			f.Add(l.Value, h.Key, h.Value, byte(0))
+			f.Add([]byte(`{"schemaId":7,"payload":null}`), h.Key, h.Value, byte(17))
 		}
 	}
 	f.Fuzz(func(t *testing.T, value []byte, header string, of []byte, mode byte) {
-		o := Options{Format: FormatConfluentAvro + Format(mode&1), IDWidth: IDWidth(mode >> 1 % 3), GlobalIDs: mode>>3&1 == 1}
+		format := [...]Format{FormatConfluentAvro, FormatApicurioAvro, FormatConfluentJSON, FormatApicurioJSON}[mode&1|mode>>4&1<<1]
+		o := Options{Format: format, IDWidth: IDWidth(mode >> 1 % 3), GlobalIDs: mode>>3&1 == 1}
 		d := newDecoder(t, o)
 		r := Record{Topic: "p.s.t", Value: value, Headers: []changelog.Header{{Key: header, Value: of}}}
 		for range 3 {
@@ -182,7 +204,7 @@ func FuzzFrame(f *testing.F) {
 			if !ok {
 				break
 			}
-			d.AddSchema(m.Ref, Schema{Text: []byte(`{"type":"record","name":"R","fields":[]}`)})
+			d.AddSchema(m.Ref, Schema{Text: []byte(`{"type":"record","name":"R","fields":[],"properties":{}}`)})
 		}
 		checkDecode(t, d, r)
 		checkAllocated(t, d, r)

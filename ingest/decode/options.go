@@ -22,6 +22,8 @@ const (
 	FormatPlain                       // the payload itself
 	FormatConfluentAvro               // Confluent's frame or header, and Avro (1.6)
 	FormatApicurioAvro                // Apicurio's (1.7)
+	FormatConfluentJSON               // Confluent's frame or header, and JSON with a JSON Schema (1.9)
+	FormatApicurioJSON                // Apicurio's; the schema is a JSON Schema, or Connect's as Apicurio's own converter registers it
 )
 
 // Form is what the values of a table's topic are.
@@ -156,7 +158,7 @@ func (o *Options) EnsureDefaults() {
 // Validate reports all that is wrong with o.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Format > FormatApicurioAvro || o.KeyFormat > FormatApicurioAvro || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
+	if o.Format > FormatApicurioJSON || o.KeyFormat > FormatApicurioJSON || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
 	if o.Form > FormPlain || o.Deletes > DeletesDrop {

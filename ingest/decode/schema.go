@@ -17,6 +17,8 @@ type connectSchema struct {
 	items      *connectSchema
 	keys       *connectSchema
 	values     *connectSchema
+	bad        *Rejected // there is no such type, for this reason
+	entries    bool      // of maps: they are written as [{"key":…,"value":…},…], as JSON Schema's converter does (1.9)
 }
 
 type param struct{ name, value string }
@@ -255,6 +257,10 @@ func (c compiler) value(s *connectSchema) (*conv, *Rejected) {
 }
 
 func (c compiler) fill(v *conv, s *connectSchema) *Rejected {
+	if s.bad != nil {
+		bad := *s.bad
+		return &bad
+	}
 	switch s.typ {
 	case "int8":
 		return c.integer(v, s, -1<<7, 1<<7-1)
@@ -493,6 +499,9 @@ func (c compiler) mapping(v *conv, s *connectSchema) (rej *Rejected) {
 		if c.from == connectorPostgres && v.key.typ.Kind == changelog.String && v.elem.typ.Kind == changelog.String {
 			v.holes = c.holes.mapping(v.typ)
 		}
+	}
+	if s.entries {
+		v.op = readEntries
 	}
 	return nil
 }

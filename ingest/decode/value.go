@@ -39,8 +39,9 @@ const (
 	readZoned
 	readStructured
 	readList
-	readMap   // object
-	readPairs // array of arrays of two
+	readMap     // object
+	readPairs   // array of arrays of two
+	readEntries // array of objects of key and value
 	readStruct
 )
 
@@ -93,7 +94,7 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 		return d.readTemporal(c, v)
 	case readList:
 		return d.readList(c, v, depth)
-	case readMap, readPairs:
+	case readMap, readPairs, readEntries:
 		return d.readMap(c, v, depth)
 	case readStruct:
 		return d.readStruct(c, v, depth)
@@ -451,7 +452,7 @@ func (d *Decoder) readStruct(c *conv, v *changelog.Value, depth int) bool {
 
 func (d *Decoder) readMap(c *conv, v *changelog.Value, depth int) bool {
 	open := byte('{')
-	if c.op == readPairs {
+	if c.op != readMap {
 		open = '['
 	}
 	if d.b[d.p] != open {
@@ -462,8 +463,12 @@ func (d *Decoder) readMap(c *conv, v *changelog.Value, depth int) bool {
 	}
 	base := len(d.stack)
 	read := d.entries
-	if c.op == readPairs {
+	switch c.op {
+	case readPairs:
 		read = d.pairs
+	case readEntries:
+		read = d.keyValues
+	default:
 	}
 	if !read(c, depth) {
 		return false
@@ -517,6 +522,52 @@ func (d *Decoder) pairs(c *conv, depth int) bool {
 		d.stack = append(d.stack, k, e)
 	}
 	return d.err == nil && d.lastPairs(base)
+}
+
+// keyValues reads a map that is an array of objects (1.9).
+func (d *Decoder) keyValues(c *conv, depth int) bool {
+	base := len(d.stack)
+	d.p++
+	if d.peek() == ']' {
+		d.p++
+		return true
+	}
+	var k, e changelog.Value
+	for more := true; more; more = d.more(']') {
+		if !d.keyValue(c, &k, &e, depth-2) {
+			return false
+		}
+		if k.Null {
+			return d.fail(ReasonTypeMismatch, "a map has a null key")
+		}
+		d.stack = append(d.stack, k, e)
+	}
+	return d.err == nil && d.lastPairs(base)
+}
+
+func (d *Decoder) keyValue(c *conv, k, e *changelog.Value, depth int) bool {
+	*k, *e = changelog.NullValue, changelog.NullValue
+	if d.peek() != '{' {
+		return d.fail(ReasonTypeMismatch, "an entry of a map expected, found %s", d.here())
+	}
+	names := nameSet{x: &d.scanner, base: len(d.names)}
+	defer names.release()
+	for more := d.open(); more; more = d.more('}') {
+		name, ok := names.next()
+		switch {
+		case !ok:
+		case string(name) == "key":
+			ok = d.value(c.key, k, depth)
+		case string(name) == "value":
+			ok = d.value(c.elem, e, depth)
+		default:
+			return d.fail(ReasonSchemaMismatch, "member %s of a map's entry", quote(name))
+		}
+		if !ok {
+			return false
+		}
+	}
+	return d.err == nil
 }
 
 // lastPairs drops pairs whose key comes again later: the last one counts (3.2).

@@ -22,6 +22,8 @@ type writerSchema struct {
 	row  *record   // of values: how rows are read; of keys: the key
 	avro *avroPlan // nil: it is JSON
 	from connector // of values, by the name of their source block
+
+	connect *connectSchema // of JSON with a registered schema, which has no raw
 }
 
 // schemaCache finds the compiled schema of a message. Almost always it begins with the same bytes as one before, up to
@@ -167,6 +169,11 @@ func (d *Decoder) compileFor(raw []byte, from connector) *writerSchema {
 		w.rej = x.err
 		return w
 	}
+	return d.compileConnect(w, s)
+}
+
+// compileConnect compiles a schema of values, for messages that come from the connector w.from.
+func (d *Decoder) compileConnect(w *writerSchema, s *connectSchema) *writerSchema {
 	if d.o.Topic != TopicTable {
 		if w.kind = kindOfSchema(s.name); w.kind != Change {
 			return w
@@ -188,7 +195,7 @@ func (d *Decoder) compileFor(raw []byte, from connector) *writerSchema {
 		w.rej = reject(ReasonEnvelopeShape, "rows are of type %q, no struct", row.typ)
 		return w
 	}
-	if from == connectorOther {
+	if w.from == connectorOther {
 		w.from = connectorOfSource(source.name)
 	}
 	w.row, w.rej = compiler{w.from, d.holes}.record(row)
@@ -226,18 +233,22 @@ func (d *Decoder) compileKey(raw []byte) *writerSchema {
 	w := &writerSchema{raw: raw}
 	x := &scanner{b: raw}
 	s, _, ok := x.connectSchema(maxSchemaDepth)
-	switch {
-	case !ok:
+	if !ok {
 		w.rej = x.err
-	case s.typ != "struct" || len(s.fields) == 0:
-		w.rej = reject(ReasonKeyDecode, "the key's schema is %q, no struct of key columns", s.typ)
-	default:
-		w.row, w.rej = compiler{d.from, d.holes}.record(s)
-	}
-	if w.rej != nil {
 		return w
 	}
-	w.requireAll()
+	return d.compileConnectKey(w, s)
+}
+
+// compileConnectKey compiles a schema of keys.
+func (d *Decoder) compileConnectKey(w *writerSchema, s *connectSchema) *writerSchema {
+	if s.typ != "struct" || len(s.fields) == 0 {
+		w.rej = reject(ReasonKeyDecode, "the key's schema is %q, no struct of key columns", s.typ)
+		return w
+	}
+	if w.row, w.rej = (compiler{d.from, d.holes}).record(s); w.rej == nil {
+		w.requireAll()
+	}
 	return w
 }
 

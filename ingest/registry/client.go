@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -180,7 +181,7 @@ var errUnknown = errors.New("registry: not known")
 
 // load gets a schema with all that it refers to.
 func (c *Client) load(ctx context.Context, ref decode.SchemaRef) (decode.Schema, error) {
-	text, refs, err := c.schema(ctx, ref)
+	text, typ, refs, err := c.schema(ctx, ref)
 	if err != nil {
 		return decode.Schema{}, err
 	}
@@ -190,7 +191,7 @@ func (c *Client) load(ctx context.Context, ref decode.SchemaRef) (decode.Schema,
 			return decode.Schema{}, err
 		}
 	}
-	return decode.Schema{Text: text, References: w.texts}, nil
+	return decode.Schema{Text: text, References: w.texts, Type: typ}, nil
 }
 
 // reference names a schema that another one uses.
@@ -208,7 +209,7 @@ type walk struct {
 	client *Client
 	native bool // Apicurio's own interface
 	state  map[string]int
-	texts  [][]byte
+	texts  []decode.Reference
 	bytes  int
 }
 
@@ -238,7 +239,7 @@ func (w *walk) visit(ctx context.Context, r reference, depth int) error {
 	if w.native {
 		text, refs, err = w.client.native(ctx, "/groups/"+key, w.client.contentOf(key))
 	} else {
-		text, refs, err = w.client.confluent(ctx, "/subjects/"+url.PathEscape(r.Subject)+"/versions/"+url.PathEscape(version))
+		text, _, refs, err = w.client.confluent(ctx, "/subjects/"+url.PathEscape(r.Subject)+"/versions/"+url.PathEscape(version))
 	}
 	if errors.Is(err, errUnknown) {
 		return invalid("reference %q (%s) is not there", r.Name, key)
@@ -255,7 +256,7 @@ func (w *walk) visit(ctx context.Context, r reference, depth int) error {
 	if w.bytes += len(text); w.bytes > maxBody {
 		return invalid("references of more than %d bytes", maxBody)
 	}
-	w.texts = append(w.texts, text)
+	w.texts = append(w.texts, decode.Reference{Name: r.Name, Text: text})
 	return nil
 }
 
@@ -278,33 +279,34 @@ func (c *Client) contentOf(artifact string) string {
 	return "/groups/" + artifact + "/content"
 }
 
-// schema gets one schema and the names of those that it refers to.
-func (c *Client) schema(ctx context.Context, ref decode.SchemaRef) ([]byte, []reference, error) {
+// schema gets one schema, its type and the names of those that it refers to.
+func (c *Client) schema(ctx context.Context, ref decode.SchemaRef) (text []byte, typ string, refs []reference, err error) {
 	id := fmt.Sprint(ref.ID)
 	switch ref.Kind {
 	case decode.RefGUID:
 		return c.confluent(ctx, "/schemas/guids/"+ref.GUID())
 	case decode.RefContentID:
-		return c.native(ctx, "/ids/contentIds/"+id, "/ids/contentIds/"+id)
+		text, refs, err = c.native(ctx, "/ids/contentIds/"+id, "/ids/contentIds/"+id)
 	case decode.RefGlobalID:
-		return c.native(ctx, "/ids/globalIds/"+id, "/ids/globalIds/"+id)
+		text, refs, err = c.native(ctx, "/ids/globalIds/"+id, "/ids/globalIds/"+id)
 	case decode.RefHash:
 		path := "/ids/contentHashes/" + url.PathEscape(ref.Name)
-		return c.native(ctx, path, path)
+		text, refs, err = c.native(ctx, path, path)
 	case decode.RefArtifact:
 		parts := strings.SplitN(ref.Name, "/", 3)
 		path := artifactPath(parts[0], parts[1], parts[2])
-		return c.native(ctx, "/groups/"+path, c.contentOf(path))
+		text, refs, err = c.native(ctx, "/groups/"+path, c.contentOf(path))
 	case decode.RefID, decode.RefInline:
+		return c.confluent(ctx, "/schemas/ids/"+id)
 	}
-	return c.confluent(ctx, "/schemas/ids/"+id)
+	return text, "", refs, err
 }
 
-// confluent gets a schema over Confluent's interface.
-func (c *Client) confluent(ctx context.Context, path string) ([]byte, []reference, error) {
+// confluent gets a schema over Confluent's interface. Avro is the type of those that have none.
+func (c *Client) confluent(ctx context.Context, path string) (text []byte, typ string, refs []reference, err error) {
 	body, err := c.get(ctx, path)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
 	var doc struct {
 		Schema     *string
@@ -312,12 +314,9 @@ func (c *Client) confluent(ctx context.Context, path string) ([]byte, []referenc
 		References []reference
 	}
 	if err := json.Unmarshal(body, &doc); err != nil || doc.Schema == nil {
-		return nil, nil, invalid("the registry's answer to %s is no schema", path)
+		return nil, "", nil, invalid("the registry's answer to %s is no schema", path)
 	}
-	if doc.SchemaType != "" && doc.SchemaType != "AVRO" {
-		return nil, nil, invalid("%s is of type %q, the route's format is Avro", path, doc.SchemaType)
-	}
-	return []byte(*doc.Schema), doc.References, nil
+	return []byte(*doc.Schema), cmp.Or(doc.SchemaType, "AVRO"), doc.References, nil
 }
 
 // native gets a schema over Apicurio's own interface: its text, and then its references, which are under path.

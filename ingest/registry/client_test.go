@@ -70,7 +70,6 @@ func TestAnswers(t *testing.T) {
 		{"forbidden", 403, `{}`, "", false},
 		{"bad gateway", 502, `{"error_code":404}`, "", true},
 		{"no schema", 200, `{}`, decode.ReasonSchemaInvalid, false},
-		{"Protobuf", 200, `{"schemaType":"PROTOBUF","schema":"x"}`, decode.ReasonSchemaInvalid, false},
 		{"too large", 200, `{"schema":"` + strings.Repeat("x", maxBody) + `"}`, decode.ReasonSchemaInvalid, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,7 +181,7 @@ func TestReferences(t *testing.T) {
 			}
 			got := ""
 			for _, r := range s.References {
-				got += string(r) + " "
+				got += string(r.Text) + " "
 			}
 			if got += string(s.Text); got != c.want {
 				t.Errorf("%s", got)
@@ -214,7 +213,25 @@ func TestPaths(t *testing.T) {
 		if err != nil || string(s.Text) != c.want {
 			t.Errorf("%s: %q, %v", c.ref, s.Text, err)
 		}
-		if c.ref.Kind == decode.RefGlobalID && (len(s.References) != 1 || string(s.References[0]) != "artifact") {
+		if c.ref.Kind == decode.RefGlobalID && (len(s.References) != 1 || string(s.References[0].Text) != "artifact") {
+			t.Errorf("references %q", s.References)
+		}
+	}
+}
+
+// TestTypes: a schema says what it is, and Confluent's without a type are Avro; references have the names that they are used under.
+func TestTypes(t *testing.T) {
+	_, client := newFake(t, map[string]string{
+		"/schemas/ids/1": `{"schema":"a"}`, "/schemas/ids/2": `{"schema":"j","schemaType":"JSON"}`,
+		"/schemas/ids/3":         `{"schema":"p","schemaType":"PROTOBUF","references":[{"name":"other.proto","subject":"s","version":2}]}`,
+		"/subjects/s/versions/2": `{"schema":"o","schemaType":"PROTOBUF"}`,
+	})
+	for id, want := range map[uint64]string{1: "AVRO", 2: "JSON", 3: "PROTOBUF"} {
+		s, err := client.Schema(t.Context(), decode.SchemaRef{ID: id})
+		if err != nil || s.Type != want {
+			t.Errorf("%d: %q, %v", id, s.Type, err)
+		}
+		if id == 3 && (len(s.References) != 1 || s.References[0].Name != "other.proto" || string(s.References[0].Text) != "o") {
 			t.Errorf("references %q", s.References)
 		}
 	}

@@ -66,7 +66,7 @@ func TestReal(t *testing.T) {
 		t.Errorf("%s, %v", s.Text, err)
 	}
 	s, err = c.Schema(t.Context(), decode.SchemaRef{Kind: decode.RefID, ID: outerID})
-	if err != nil || !same(t, s.Text, outer) || len(s.References) != 1 || !same(t, s.References[0], inner) {
+	if err != nil || !same(t, s.Text, outer) || len(s.References) != 1 || !same(t, s.References[0].Text, inner) {
 		t.Errorf("%s with %s, %v", s.Text, s.References, err)
 	}
 	unknown(t, c, decode.SchemaRef{Kind: decode.RefID, ID: 1 << 30})
