@@ -338,3 +338,32 @@ func TestFramedJSON(t *testing.T) {
 		t.Errorf("rows %s", got)
 	}
 }
+
+// TestFramedProtobuf: records in Protobuf go the same way; a message type that the schema does not have parks them.
+func TestFramedProtobuf(t *testing.T) {
+	record := func(offset int64, index byte, id byte, name string) ingest.Record {
+		r := framed(t)[0]
+		r.Offset, r.Key = offset, []byte{0, 0, 0, 0, 7, 2 * id}
+		row := append([]byte{8, id, 18, byte(len(name))}, name...)
+		r.Value = append([]byte{0, 0, 0, 0, 30, 2, 2 * index, 18, byte(len(row))}, row...)
+		r.Value = append(r.Value, "\x1a\x0c\x0a\x0apostgresql\x22\x01c"...)
+		return r
+	}
+	route := ingest.Route{Topic: ".*", Table: "t.customers", Decode: decode.Options{Format: decode.FormatConfluentProtobuf, KeyFormat: decode.FormatConfluentAvro}}
+	r, end := newAvroRig(t, []ingest.Record{record(0, 1, 1, "a"), record(1, 5, 2, "b"), record(2, 0, 3, "c"), record(3, 1, 1, "d")}, ingest.Options{}, route)
+	r.registry.ids[30] = []byte(`syntax = "proto3"; message Row { int32 id = 1; string name = 2; }
+message Envelope { Row before = 1; Row after = 2; Source source = 3; string op = 4; message Source { string connector = 1; } }`)
+	r.registry.types = map[uint64]string{30: "PROTOBUF"}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context()) }()
+	r.until("reads all", func() bool { return r.partition().Next == 4 })
+	if err := errors.Join(end(), <-done); err != nil {
+		t.Error(err)
+	}
+	if got := parkedReasons(r.log); got != "1:proto_index 2:envelope_shape" {
+		t.Errorf("parked %s", got)
+	}
+	if got := rows(t, r.log, "t.customers"); strings.Count(got, "\n") != 1 || !strings.Contains(got, "d") {
+		t.Errorf("rows %s", got)
+	}
+}

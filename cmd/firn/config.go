@@ -49,7 +49,7 @@ type SourceConfig struct {
 	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
 	Topics  []string      `yaml:"topics" doc:"anchored regular expressions, needed for kafka; new matching topics are found while running; default for file: all"`
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
-	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry; confluent_jsonschema, apicurio_json: JSON, with JSON Schemas from it (or Connect's, as Apicurio's own converter registers them)"`
+	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry; confluent_jsonschema, apicurio_json: JSON, with JSON Schemas from it (or Connect's, as Apicurio's own converter registers them); confluent_protobuf, apicurio_protobuf: Protobuf"`
 	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format; empty: the same"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
 	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then)"`
@@ -91,6 +91,7 @@ type RegistryConfig struct {
 type ApicurioConfig struct {
 	Width string `yaml:"id_width" doc:"bytes of an id: 4, 8 (older versions), auto"`
 	Kind  string `yaml:"id_kind" doc:"contentId, globalId (older versions)"`
+	Ref   string `yaml:"protobuf_ref" doc:"what names the message type before a body in Protobuf, where no header does: delimited (a message with its name), indexes (Confluent's list), none (it is the schema's first one)"`
 }
 
 // KafkaConfig is a Kafka cluster.
@@ -267,7 +268,7 @@ func defaultConfig() *Config {
 // defaultSource returns a source's defaults.
 func defaultSource() SourceConfig {
 	return SourceConfig{
-		Format: "json", Registry: RegistryConfig{Apicurio: ApicurioConfig{Width: "auto", Kind: "contentId"}}, Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
+		Format: "json", Registry: RegistryConfig{Apicurio: ApicurioConfig{Width: "auto", Kind: "contentId", Ref: "delimited"}}, Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
 		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", MaxRejectedRun: 100, MaxRejectedShare: 0.05, DLQMaxBytes: 16 << 20, OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}

@@ -287,19 +287,20 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.wrong(path+".metadata", "is of shape flattened only")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
-	case s.Shape != "envelope" && s.uses("", "_avro"):
+	case s.Shape != "envelope" && (s.uses("", "_avro") || s.uses("", "_protobuf")):
 		p.bad(path+".shape", s.Shape, "is read from JSON only")
 	}
 }
 
 // formats are the formats of keys and values.
-var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro", "confluent_jsonschema", "apicurio_json"}
+var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro", "confluent_jsonschema", "apicurio_json", "confluent_protobuf", "apicurio_protobuf"}
 
 // validateRegistry checks the registry, which must be there where a format takes one.
 func (s *SourceConfig) validateRegistry(path string, p *problems) {
 	r := &s.Registry
 	p.oneOf(path+".registry.apicurio.id_width", r.Apicurio.Width, "4", "8", "auto")
 	p.oneOf(path+".registry.apicurio.id_kind", r.Apicurio.Kind, "contentId", "globalId")
+	p.oneOf(path+".registry.apicurio.protobuf_ref", r.Apicurio.Ref, "delimited", "indexes", "none")
 	if (r.TLS.Cert == "") != (r.TLS.Key == "") {
 		p.wrong(path+".registry.tls", "cert and key go together")
 	}

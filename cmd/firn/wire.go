@@ -175,6 +175,12 @@ func newRoute(s SourceConfig) ingest.Route {
 	case "8":
 		r.Decode.IDWidth = decode.IDWidth8
 	}
+	switch s.Registry.Apicurio.Ref {
+	case "indexes":
+		r.Decode.ProtobufRef = decode.ProtobufRefIndexes
+	case "none":
+		r.Decode.ProtobufRef = decode.ProtobufRefNone
+	}
 	switch s.Shape {
 	case "flattened":
 		r.Decode.Form, r.Decode.Metadata = decode.FormFlattened, s.Metadata
@@ -214,6 +220,7 @@ func (s SourceConfig) formats(r RouteConfig) (value, key decode.Format) {
 var framedFormats = map[string]decode.Format{
 	"confluent_avro": decode.FormatConfluentAvro, "apicurio_avro": decode.FormatApicurioAvro,
 	"confluent_jsonschema": decode.FormatConfluentJSON, "apicurio_json": decode.FormatApicurioJSON,
+	"confluent_protobuf": decode.FormatConfluentProtobuf, "apicurio_protobuf": decode.FormatApicurioProtobuf,
 }
 
 func (s SourceConfig) format(name string) decode.Format {

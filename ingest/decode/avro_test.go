@@ -148,6 +148,11 @@ func TestFramings(t *testing.T) {
 // describe writes down all that an event is. Of its identity it tells whether there is one.
 func describe(t testing.TB, ev *Event) string {
 	t.Helper()
+	return describeWith(t, ev, func(c Column) string { return c.Name + " " + c.Type.String() + " " + c.Connect })
+}
+
+func describeWith(t testing.TB, ev *Event, column func(Column) string) string {
+	t.Helper()
 	if ev.Kind != Change {
 		return ev.Kind.String()
 	}
@@ -164,7 +169,7 @@ func describe(t testing.TB, ev *Event) string {
 		b.WriteByte('\n')
 	}
 	for _, c := range ev.Shape.Columns {
-		fmt.Fprintf(&b, "%s %s %s, ", c.Name, c.Type, c.Connect)
+		b.WriteString(column(c) + ", ")
 	}
 	image("\nbefore", ev.Before)
 	image("\nafter", ev.After)

@@ -114,6 +114,20 @@ func BenchmarkDecodeJSONSchema(b *testing.B) {
 	benchFramed(b, newDecoder(b, Options{Format: FormatConfluentJSON}), records, schemas)
 }
 
+// BenchmarkDecodeProtobuf is the same of Protobuf.
+func BenchmarkDecodeProtobuf(b *testing.B) {
+	schemas := registrar{}
+	records := changesOf(b, samples+"stream_2000_schema.jsonl.gz", "customers")
+	out := records[:0]
+	for _, r := range records {
+		r, why := schemas.asProtobuf(b, r, nullableOptional)
+		if why == "" { // no null in a list
+			out = append(out, r)
+		}
+	}
+	benchFramed(b, newDecoder(b, Options{Format: FormatConfluentProtobuf}), out, schemas)
+}
+
 func benchFramed(b *testing.B, d *Decoder, records []Record, schemas map[SchemaRef]Schema) {
 	n := int64(0)
 	for _, r := range records {

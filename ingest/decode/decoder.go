@@ -31,6 +31,8 @@ type Decoder struct {
 	unknown bool              // a message without a schema does not fit the record it is read with
 	stack   []changelog.Value // parts of nested values
 	others  []changelog.Value // the values of maps in Avro, whose keys are on the stack
+	spans   []protoSpan       // the fields of messages in Protobuf
+	indexes []int             // of the message type at hand, in the schema
 	limit   int               // of the arena, for the record at hand
 
 	before, after, key, other []changelog.Value // what Event's slices are made of
@@ -107,6 +109,10 @@ func (d *Decoder) reset() {
 	if cap(d.others) > keep/32 {
 		d.others = nil
 	}
+	if cap(d.spans) > keep/8 {
+		d.spans = nil
+	}
+	d.spans = d.spans[:0]
 	d.stack, d.others, d.marks, d.key, d.other = d.stack[:0], d.others[:0], d.marks[:0], d.key[:0], d.other[:0]
 	d.ev = Event{Reports: d.ev.Reports[:0]}
 	d.env = envelope{}
@@ -337,6 +343,8 @@ func (d *Decoder) readRow(p int, row *record, out []changelog.Value) bool {
 	d.p = p
 	if s := d.env.schema; s != nil && s.avro != nil {
 		return d.avroRow(s.avro.row, row, out, &d.marks, maxAvroDepth)
+	} else if s != nil && s.proto != nil {
+		return d.protoRowAt(p, s.proto.row, row, out)
 	}
 	return d.record(row, out, &d.marks, maxDepth-1)
 }

@@ -1,7 +1,7 @@
 // Package decode turns the records of Debezium topics into events and fits events into tables. It implements
 // spec/debezium.md of the project; numbers such as 2.4 name its sections.
 //
-// A Decoder reads records of one topic: JSON with or without schemas, JSON or Avro with those of a registry, as row-change
+// A Decoder reads records of one topic: JSON with or without schemas, JSON, Avro or Protobuf with those of a registry, as row-change
 // envelopes or, in JSON, as rows. The schema that each message repeats or names is compiled once into a Shape, a list of
 // columns with their Iceberg types, and later messages are walked against it in one pass, without maps and without an
 // allocation a field:
@@ -9,8 +9,8 @@
 //	{"schema":{…},"payload":{"before":…,"after":{"id":1,…},"source":{…},"op":"c",…}}
 //	└ compared with the last one ┘              └ one Value a column ┘ └ position, identity
 //
-// Keys and values in Avro, and in JSON with a JSON Schema, name a registered schema in a frame or a header. Decode asks for one that it does not have by a
-// *MissingSchema error; parsed, it becomes the same Connect schema as in JSON, and bodies in Avro are walked against it by a reader of their own.
+// Keys and values in Avro, in Protobuf, and in JSON with a JSON Schema, name a registered schema in a frame or a header.
+// Decode asks for one that it does not have by a *MissingSchema error; parsed, it becomes the same Connect schema as in JSON, and bodies in Avro and Protobuf are walked against it by readers of their own.
 //
 // Messages without a schema get their Shape from hints, the table's columns and, for the rest, from their values (1.4).
 //

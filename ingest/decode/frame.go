@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"firn/changelog"
 )
 
@@ -36,6 +38,8 @@ func (f Format) encoding() encoding {
 		return encodingAvro
 	case FormatConfluentJSON, FormatApicurioJSON:
 		return encodingJSON
+	case FormatConfluentProtobuf, FormatApicurioProtobuf:
+		return encodingProtobuf
 	default:
 		return encodingNone
 	}
@@ -45,7 +49,9 @@ func (f Format) encoding() encoding {
 func (f Format) framed() bool { return f.encoding() != encodingNone }
 
 // apicurio reports whether they do so in Apicurio's way.
-func (f Format) apicurio() bool { return f == FormatApicurioAvro || f == FormatApicurioJSON }
+func (f Format) apicurio() bool {
+	return f == FormatApicurioAvro || f == FormatApicurioJSON || f == FormatApicurioProtobuf
+}
 
 // format returns how keys or values are written.
 func (o *Options) format(key bool) Format {
@@ -153,9 +159,13 @@ type registered struct {
 type parsed struct {
 	avro    *avroNode
 	connect *connectSchema // of JSON Schema
-	rej     *Rejected      // it cannot be parsed
-	value   *writerSchema  // compiled, when the first value needed it
-	key     *writerSchema  // the same of keys, for keys of the connector keyFrom
+	file    protoreflect.FileDescriptor
+	types   []*parsed     // of file: its message types that records have named
+	proto   *protoMessage // of these
+	path    string        // as records name it
+	rej     *Rejected     // it cannot be parsed
+	value   *writerSchema // compiled, when the first value needed it
+	key     *writerSchema // the same of keys, for keys of the connector keyFrom
 
 	keyFrom connector
 }
@@ -190,8 +200,10 @@ func (e encoding) parse(s Schema) *parsed {
 		p.rej = reject(ReasonSchemaInvalid, "a schema of %d bytes", size)
 	case e == encodingAvro:
 		p.avro, p.rej = parseAvro(s)
-	default:
+	case e == encodingJSON:
 		p.connect, p.rej = parseJSONSchema(s)
+	default:
+		p.file, p.rej = parseProto(s)
 	}
 	return p
 }
@@ -239,19 +251,24 @@ func (d *Decoder) frame(headers []changelog.Header, b []byte, key bool) (ref Sch
 	if d.o.format(key).apicurio() {
 		return d.apicurioFrame(headers, b, key)
 	}
-	name := "__value_schema_id"
-	if key {
-		name = "__key_schema_id"
-	}
+	name := schemaHeader(key)
 	if h := lastHeader(headers, name); h != nil {
 		ref, n, ok := d.confluentFrame(h)
-		if ok && n < len(h) {
+		if ok && n < len(h) && d.o.format(key).encoding() != encodingProtobuf {
 			return ref, nil, d.fail(ReasonFrameShort, "header %s is %d bytes, %d of them a schema id", name, len(h), n)
 		}
 		return ref, b, ok
 	}
 	ref, n, ok := d.confluentFrame(b)
 	return ref, b[n:], ok
+}
+
+// schemaHeader returns the name of Confluent's header.
+func schemaHeader(key bool) string {
+	if key {
+		return "__key_schema_id"
+	}
+	return "__value_schema_id"
 }
 
 // confluentFrame reads 00 and an id of 4 bytes, or 01 and a GUID of 16 (1.6), and returns how many bytes they are.

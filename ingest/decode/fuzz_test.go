@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"bytes"
 	"errors"
 	"runtime"
 	"testing"
@@ -185,6 +186,53 @@ func FuzzJSONSchema(f *testing.F) {
 	})
 }
 
+// FuzzProtobuf: as FuzzAvro, of bodies of any schema.
+func FuzzProtobuf(f *testing.F) {
+	for i, l := range readLines(f, samples+"types.jsonl") {
+		schemas := registrar{}
+		if r, why := schemas.asProtobuf(f, l.Record, protoMode(i%3)); why == "" && i%2 == 0 {
+			f.Add(string(schemas[SchemaRef{ID: 2}].Text), r.Value[5:])
+		}
+	}
+	for _, v := range []string{"repeated sint32 v = 2;", "map<int32, Leaf> v = 2;", "oneof o { Pair v = 2; string w = 3; }", "repeated Leaf v = 2; repeated bool w = 3;", "google.protobuf.StringValue v = 2;"} {
+		f.Add(string(protoEnvelope(v).Text), protoCreate(protoBody{}.bytes(2, []byte{8, 1}).varint(3, 1).bytes(2, []byte{18, 0})).Value[5:])
+	}
+	f.Fuzz(func(t *testing.T, schema string, body []byte) {
+		d := newDecoder(t, Options{Format: FormatConfluentProtobuf, KeyFormat: FormatPlain, Identity: IdentityFull})
+		d.AddSchema(SchemaRef{ID: 2}, Schema{Text: []byte(schema)})
+		r := Record{Topic: "p.s.t", Key: []byte(`{"id":1}`), Value: append([]byte{0, 0, 0, 0, 2}, body...)}
+		checkDecode(t, d, r) // compiles the schema
+		checkAllocated(t, d, r)
+	})
+}
+
+// TestProtobufAllocates: the bodies that make most of little stay within the bound, too.
+func TestProtobufAllocates(t *testing.T) {
+	const n = 1 << 20
+	repeat := func(b protoBody) protoBody { return bytes.Repeat(b, n) }
+	for _, c := range []struct {
+		name, field string
+		body        protoBody
+	}{
+		{"packed", "repeated bool v = 2;", protoBody{}.bytes(2, make([]byte, n))},
+		{"not packed", "repeated bool v = 2;", repeat(protoBody{}.varint(2, 1))},
+		{"texts of nothing", "repeated string v = 2;", repeat(protoBody{}.bytes(2, nil))},
+		{"two by turns", "repeated string v = 2; repeated string w = 3;", repeat(protoBody{}.bytes(2, nil).bytes(3, nil))},
+		{"messages of nothing", "repeated Leaf v = 2;", repeat(protoBody{}.bytes(2, nil))},
+		{"entries of nothing", "map<string, string> v = 2;", repeat(protoBody{}.bytes(2, nil))},
+		{"messages that are merged", "Leaf v = 2;", repeat(protoBody{}.bytes(2, protoBody{}.varint(1, 1)))},
+		{"the last one counts", "int32 v = 2;", repeat(protoBody{}.varint(2, 1))},
+		{"unknown fields", "int32 v = 2;", repeat(protoBody{}.varint(7, 1))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDecoder(t, Options{Format: FormatConfluentProtobuf})
+			d.AddSchema(SchemaRef{ID: 2}, protoEnvelope(c.field))
+			_, _ = d.Decode(protoCreate(nil)) // compiles the schema
+			checkAllocated(t, d, protoCreate(c.body))
+		})
+	}
+}
+
 // FuzzFrame: whatever frames and headers are, a schema is asked for or there is a reason.
 func FuzzFrame(f *testing.F) {
 	for _, l := range readLines(f, samples+"wire_avro.jsonl") {
@@ -194,8 +242,8 @@ func FuzzFrame(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, value []byte, header string, of []byte, mode byte) {
-		format := [...]Format{FormatConfluentAvro, FormatApicurioAvro, FormatConfluentJSON, FormatApicurioJSON}[mode&1|mode>>4&1<<1]
-		o := Options{Format: format, IDWidth: IDWidth(mode >> 1 % 3), GlobalIDs: mode>>3&1 == 1}
+		format := [...]Format{FormatConfluentAvro, FormatApicurioAvro, FormatConfluentJSON, FormatApicurioJSON, FormatConfluentProtobuf, FormatApicurioProtobuf}[(mode&1|mode>>4&3<<1)%6]
+		o := Options{Format: format, IDWidth: IDWidth(mode >> 1 % 3), GlobalIDs: mode>>3&1 == 1, ProtobufRef: ProtobufRef(mode >> 6 % 3)}
 		d := newDecoder(t, o)
 		r := Record{Topic: "p.s.t", Value: value, Headers: []changelog.Header{{Key: header, Value: of}}}
 		for range 3 {

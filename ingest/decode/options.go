@@ -17,13 +17,25 @@ type Format uint8
 
 // The formats.
 const (
-	FormatAuto          Format = iota // each record tells: one whose first member is "schema" or "payload" has a schema
-	FormatSchema                      // {"schema":…,"payload":…}, nothing else
-	FormatPlain                       // the payload itself
-	FormatConfluentAvro               // Confluent's frame or header, and Avro (1.6)
-	FormatApicurioAvro                // Apicurio's (1.7)
-	FormatConfluentJSON               // Confluent's frame or header, and JSON with a JSON Schema (1.9)
-	FormatApicurioJSON                // Apicurio's; the schema is a JSON Schema, or Connect's as Apicurio's own converter registers it
+	FormatAuto              Format = iota // each record tells: one whose first member is "schema" or "payload" has a schema
+	FormatSchema                          // {"schema":…,"payload":…}, nothing else
+	FormatPlain                           // the payload itself
+	FormatConfluentAvro                   // Confluent's frame or header, and Avro (1.6)
+	FormatApicurioAvro                    // Apicurio's (1.7)
+	FormatConfluentJSON                   // Confluent's frame or header, and JSON with a JSON Schema (1.9)
+	FormatApicurioJSON                    // Apicurio's; the schema is a JSON Schema, or Connect's as Apicurio's own converter registers it
+	FormatConfluentProtobuf               // Confluent's frame or header, message indexes, and Protobuf (1.9)
+	FormatApicurioProtobuf                // Apicurio's
+)
+
+// ProtobufRef is what names the message type between Apicurio's id and a body in Protobuf, where no header does (1.7).
+type ProtobufRef uint8
+
+// The ways.
+const (
+	ProtobufRefDelimited ProtobufRef = iota // a message with the type's name, its length before it
+	ProtobufRefIndexes                      // Confluent's list of indexes
+	ProtobufRefNone                         // nothing: it is the first message of the schema
 )
 
 // Form is what the values of a table's topic are.
@@ -103,6 +115,8 @@ type Options struct {
 	IDWidth IDWidth
 	// GlobalIDs says that the ids in Apicurio's frames are global ids. Default: content ids.
 	GlobalIDs bool
+	// ProtobufRef is what names the message type in Apicurio's frames. Default: a message with its name.
+	ProtobufRef ProtobufRef
 	// Topic says that the topic is a table's. Default: each record tells.
 	Topic TopicKind
 	// HeartbeatPrefix begins the names of heartbeat topics. Default "__debezium-heartbeat".
@@ -158,7 +172,7 @@ func (o *Options) EnsureDefaults() {
 // Validate reports all that is wrong with o.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Format > FormatApicurioJSON || o.KeyFormat > FormatApicurioJSON || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
+	if o.Format > FormatApicurioProtobuf || o.KeyFormat > FormatApicurioProtobuf || o.ProtobufRef > ProtobufRefNone || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
 	if o.Form > FormPlain || o.Deletes > DeletesDrop {
@@ -166,6 +180,9 @@ func (o *Options) Validate() error {
 	}
 	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0) {
 		errs = append(errs, errors.New("decode: deletes and metadata are of flattened topics only"))
+	}
+	if e := o.Format.encoding(); o.Form != FormEnvelope && (e == encodingAvro || e == encodingProtobuf) {
+		errs = append(errs, fmt.Errorf("decode: flattened and plain rows are read from JSON, not from %s", e))
 	}
 	if o.Connector != "" && connectorOf(o.Connector) == connectorOther {
 		errs = append(errs, fmt.Errorf("decode: connector %q: not postgresql, mysql, mariadb, sqlserver, oracle or db2", o.Connector))

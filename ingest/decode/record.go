@@ -229,7 +229,7 @@ func (d *Decoder) at(name string) bool {
 // structural reports whether a reason is about the document, not about a value in it.
 func structural(reason string) bool {
 	switch reason {
-	case ReasonUTF8, ReasonJSONBOM, ReasonJSONSyntax, ReasonJSONTrailing, ReasonJSONDepth, ReasonJSONDuplicateKey, ReasonAvroDecode, ReasonAvroTrailing:
+	case ReasonUTF8, ReasonJSONBOM, ReasonJSONSyntax, ReasonJSONTrailing, ReasonJSONDepth, ReasonJSONDuplicateKey, ReasonAvroDecode, ReasonAvroTrailing, ReasonProtoDecode:
 		return true
 	}
 	return false

@@ -58,6 +58,8 @@ const (
 	ReasonSchemaUnknown     = "schema_id_unknown"
 	ReasonAvroDecode        = "avro_decode"
 	ReasonAvroTrailing      = "avro_trailing"
+	ReasonProtoDecode       = "proto_decode"
+	ReasonProtoIndex        = "proto_index"
 )
 
 // Rejected says that a record, or the change of a table that it asks for, is not acceptable.

@@ -59,6 +59,8 @@ var rules = map[string]string{
 	ReasonSchemaUnknown:     "the registry has the schema that the record names",
 	ReasonAvroDecode:        "the key or value is Avro of its schema",
 	ReasonAvroTrailing:      "nothing comes after the Avro value",
+	ReasonProtoDecode:       "the key or value is a Protobuf message of its schema",
+	ReasonProtoIndex:        "the message type that the record names is in its schema",
 	ReasonNameCollision:     "column names differ by more than case",
 	ReasonReservedName:      "column names do not begin with a prefix that firn keeps for itself",
 	ReasonEvolutionBlocked:  "the table's schema can take the event's columns",

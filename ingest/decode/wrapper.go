@@ -23,6 +23,7 @@ type writerSchema struct {
 	avro *avroPlan // nil: it is JSON
 	from connector // of values, by the name of their source block
 
+	proto   *protoPlan     // of Protobuf
 	connect *connectSchema // of JSON with a registered schema, which has no raw
 }
 
