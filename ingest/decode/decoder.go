@@ -18,10 +18,12 @@ type Decoder struct {
 	holes holes
 
 	values, keys schemaCache
+	types        schemaCache         // of Canal's columns
 	metadata     map[string]metadata // of flattened rows
 	flatRow      *record             // how flattened rows with a schema were last read
 	headers      []changelog.Header  // of the record at hand
 	loose        loose
+	foreign      foreign
 	from         connector // of the record at hand, or expected of it
 
 	ev      Event
@@ -57,6 +59,10 @@ func New(o Options) *Decoder {
 	raw, _ := placeholderBytes(o.Placeholder) // valid
 	d := &Decoder{o: o, codec: base64.StdEncoding.Strict(), holes: newHoles(raw)}
 	d.metadata, _ = metadataOf(d.o.Metadata) // valid
+	if o.Form.Foreign() {
+		d.holes, d.from = holes{}, foreignConnector(o)
+	}
+	d.types.compile = compileCanal
 	d.values.compile = d.compileValue
 	d.keys.compile = d.compileKey
 	d.loose.stale = true
@@ -75,8 +81,8 @@ func (d *Decoder) SetTable(s *changelog.Schema) {
 	}
 }
 
-// Decode decodes one record. The error, if any, is a *Rejected or, in formats with a registry, a *MissingSchema. The event
-// is valid until the next call.
+// Decode decodes one record, or the first event of one that has several: More tells, and Next gives the others. The error, if any, is a
+// *Rejected or, in formats with a registry, a *MissingSchema. The event is valid until the next call.
 func (d *Decoder) Decode(r Record) (*Event, error) {
 	d.reset()
 	d.missing, d.keyBytes = nil, r.Key
@@ -121,6 +127,7 @@ func (d *Decoder) reset() {
 }
 
 func (d *Decoder) decode(r *Record) bool {
+	d.foreign.begin()
 	if n := int64(len(r.Key)) + int64(len(r.Value)); n > d.o.MaxMessageBytes {
 		return d.fail(ReasonMessageSize, "%d bytes", n)
 	}
@@ -136,10 +143,14 @@ func (d *Decoder) decode(r *Record) bool {
 		return true
 	}
 	if !d.readValue(r) {
+		d.foreign.begin()
 		return false
 	}
 	switch d.ev.Kind {
 	case Change:
+		if d.o.Form.Foreign() {
+			return d.foreignChange()
+		}
 		return d.change(r)
 	case Truncate:
 		d.identify(nil, false)
@@ -153,7 +164,7 @@ func (d *Decoder) decode(r *Record) bool {
 func (d *Decoder) kindOfName(topic string) Kind {
 	last := topic[strings.LastIndexByte(topic, '.')+1:]
 	switch {
-	case d.o.Topic == TopicTable:
+	case d.o.Topic == TopicTable || d.o.Form.Foreign():
 		return Change
 	case strings.HasPrefix(topic, d.o.HeartbeatPrefix+"."):
 		return Heartbeat
@@ -195,7 +206,7 @@ func (d *Decoder) document(b []byte) bool {
 	format := d.o.Format
 	if format == FormatAuto || d.named != Change {
 		format = FormatPlain
-		if hasSchema(b) {
+		if hasSchema(b) && !d.o.Form.Foreign() {
 			format = FormatSchema
 		}
 	}
@@ -260,6 +271,9 @@ func (d *Decoder) payload(s *writerSchema) bool {
 			return d.skip(maxDepth)
 		}
 		d.from = s.from
+	}
+	if d.o.Form.Foreign() {
+		return d.foreignMessage()
 	}
 	if d.o.Form != FormEnvelope {
 		return d.flat(s)

@@ -3,7 +3,9 @@ package decode
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -56,6 +58,18 @@ func FuzzFlattened(f *testing.F) {
 func checkDecode(t *testing.T, d *Decoder, r Record) {
 	t.Helper()
 	ev, err := d.Decode(r)
+	checkEvent(t, d, ev, err)
+	for d.More() {
+		if d.Several() && len(r.Value) < 1<<12 {
+			d.Part()
+		}
+		ev, err = d.Next()
+		checkEvent(t, d, ev, err)
+	}
+}
+
+func checkEvent(t *testing.T, d *Decoder, ev *Event, err error) {
+	t.Helper()
 	if err != nil {
 		var rej *Rejected
 		if !errors.As(err, &rej) || rej.Reason == "" || len(rej.Key) != len(rej.KeyColumns) || !utf8.ValidString(rej.Detail) {
@@ -143,6 +157,65 @@ func checkValue(t *testing.T, typ *changelog.Type, v changelog.Value) {
 	}
 	if !ok {
 		t.Fatalf("value %v of type %s", v, typ)
+	}
+}
+
+// FuzzForeign is FuzzDecode for the envelopes of other tools; and what a message makes the decoder allocate is bounded by its size.
+func FuzzForeign(f *testing.F) {
+	for form := FormCanal; int(form) < len(formNames); form++ {
+		for _, l := range foreignLines(f, formNames[form]) {
+			f.Add(byte(form-FormCanal), []byte(`{"database":"d","table":"t","pk.id":1}`), l)
+		}
+	}
+	var used []*Decoder
+	for form := FormCanal; int(form) < len(formNames); form++ {
+		used = append(used, newDecoder(f, Options{Form: form, Identity: IdentityFull}))
+	}
+	f.Fuzz(func(t *testing.T, form byte, key, value []byte) {
+		form %= byte(len(used))
+		r := Record{Topic: "t", Key: key, Value: value}
+		for _, o := range []Options{{}, {KeyColumns: []string{"id"}}, {NoKey: true, Identity: IdentityFull}} {
+			o.Form = FormCanal + Form(form)
+			d := newDecoder(t, o)
+			checkDecode(t, d, r)
+			checkAllocated(t, d, r)
+		}
+		checkDecode(t, used[form], r)
+	})
+}
+
+// TestForeignAllocates: the messages that make most of little stay within the bound, too, or are refused.
+func TestForeignAllocates(t *testing.T) {
+	const n = 1 << 16
+	many := func(row string) string { return strings.TrimSuffix(strings.Repeat(row+",", n), ",") }
+	var types, names strings.Builder
+	for i := range n / 8 {
+		if i < 1900 {
+			fmt.Fprintf(&types, `"c%d":"int",`, i)
+		}
+		if i < 100 {
+			fmt.Fprintf(&names, `"c%d",`, i)
+		}
+	}
+	for _, c := range []struct{ name, reason, value string }{
+		{"small rows", "", `{"type":"INSERT","data":[` + many(`{"a":"1"}`) + `],"mysqlType":{"a":"int"},"pkNames":["a"]}`},
+		{"small rows without types", "", `{"type":"INSERT","data":[` + many(`{"a":1}`) + `],"pkNames":["a"]}`},
+		{"rows that are wrong", ReasonTypeMismatch, `{"type":"INSERT","data":[` + many(`{"a":"x"}`) + `],"mysqlType":{"a":"int"},"pkNames":["a"]}`},
+		{"rows without a key", ReasonKeyNull, `{"type":"INSERT","data":[` + many(`{"b":""}`) + `],"mysqlType":{"a":"int","b":"text"},"pkNames":["a"]}`},
+		{"empty rows", ReasonNoImage, `{"type":"INSERT","data":[` + many(`{}`) + `],"mysqlType":{"a":"int"},"pkNames":["a"]}`},
+		{"nulls", ReasonNoImage, `{"type":"INSERT","data":[` + many(`null`) + `],"mysqlType":{"a":"int"},"pkNames":["a"]}`},
+		{"many columns, many rows", ReasonSchemaLimit, `{"type":"INSERT","data":[` + many(`{"c0":"1"}`) + `],"mysqlType":{` + types.String() + `"c":"int"},"pkNames":["c0"]}`},
+		{"a set of long members", ReasonSchemaLimit, `{"type":"INSERT","data":[` + many(`{"a":"3"}`) + `],"mysqlType":{"a":"set('` + strings.Repeat("x", 1<<15) + `','` + strings.Repeat("y", 1<<15) + `')"},"pkNames":["a"]}`},
+		{"a key of many columns", ReasonSchemaLimit, `{"type":"INSERT","data":[{"a":"1"}],"pkNames":[` + names.String() + `"c"]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDecoder(t, Options{Form: FormCanal})
+			r := Record{Topic: "t", Value: []byte(c.value)}
+			if _, err := d.Decode(r); (c.reason != "" || err != nil) && reasonOf(err) != c.reason {
+				t.Fatal(err)
+			}
+			checkAllocated(t, d, r)
+		})
 	}
 }
 
@@ -265,6 +338,9 @@ func checkAllocated(t *testing.T, d *Decoder, r Record) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, _ = d.Decode(r)
+	for d.More() {
+		_, _ = d.Next()
+	}
 	runtime.ReadMemStats(&after)
 	size := uint64(len(r.Key) + len(r.Value))
 	for _, h := range r.Headers {

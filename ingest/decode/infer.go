@@ -164,7 +164,7 @@ func (d *Decoder) looseRow() (*record, bool) {
 			return l.base, true
 		}
 	}
-	rec, ok := d.recordFor(at.from)
+	rec, ok := d.recordFor(at.from, extent{})
 	if !ok {
 		return nil, false
 	}
@@ -179,18 +179,41 @@ func (d *Decoder) looseRow() (*record, bool) {
 	return rec, d.record(rec, d.after, &d.marks, maxDepth-1)
 }
 
-// recordFor returns the record that fits the object at from.
-func (d *Decoder) recordFor(from int) (*record, bool) {
-	d.p = from
-	if d.peek() != '{' {
-		return nil, d.fail(ReasonTypeMismatch, "the row is no object: %s", d.here())
-	}
+// recordFor returns the record that fits the object at from, with those members of the one at rest, if that is given, that it lacks.
+func (d *Decoder) recordFor(from int, rest extent) (*record, bool) {
 	l := &d.loose
 	rec := &record{extra: l.base.extra}
 	for _, f := range l.base.fields {
 		rec.fields = append(rec.fields, field{name: f.name, quoted: f.quoted, conv: f.conv})
 	}
-	var members []field // that are no columns
+	members, ok := d.addMembers(rec, from, nil)
+	if ok && rest.given() {
+		has := map[string]bool{}
+		d.p = from
+		for more := d.open(); more; more = d.more('}') {
+			name, ok := d.text()
+			if !ok || !d.next(':') || !d.skip(maxDepth-2) {
+				return nil, false
+			}
+			has[string(name)] = true
+		}
+		_, ok = d.addMembers(rec, rest.from, has)
+	}
+	if !ok {
+		return nil, false
+	}
+	rec.fields, rec.meta = append(rec.fields, members...), len(members)
+	return l.keep(rec), true
+}
+
+// addMembers adds the members of the object at from, but for some, to a record that begins as the base. It returns those that are no
+// columns.
+func (d *Decoder) addMembers(rec *record, from int, but map[string]bool) (members []field, ok bool) {
+	d.p = from
+	if d.peek() != '{' {
+		return nil, d.fail(ReasonTypeMismatch, "the row is no object: %s", d.here())
+	}
+	l := &d.loose
 	for more := d.open(); more; more = d.more('}') {
 		name, ok := d.text()
 		if !ok || !d.next(':') {
@@ -198,6 +221,12 @@ func (d *Decoder) recordFor(from int) (*record, bool) {
 		}
 		if m := d.metadata[string(name)]; m > 0 {
 			if members = append(members, field{name: string(name), quoted: quoted(string(name)), meta: m, conv: noConv}); !d.skip(maxDepth - 2) {
+				return nil, false
+			}
+			continue
+		}
+		if but[str(name)] {
+			if !d.skip(maxDepth - 2) {
 				return nil, false
 			}
 			continue
@@ -215,11 +244,7 @@ func (d *Decoder) recordFor(from int) (*record, bool) {
 			}
 		}
 	}
-	if d.err != nil {
-		return nil, false
-	}
-	rec.fields, rec.meta = append(rec.fields, members...), len(members)
-	return l.keep(rec), true
+	return members, d.err == nil
 }
 
 // noConv is of fields that are no columns.

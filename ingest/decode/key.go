@@ -135,6 +135,10 @@ func (d *Decoder) otherKeys(headers []changelog.Header, key *record) {
 
 // attachKey gives a rejection the record's key, if that is readable. The values outlive the decoder's next record.
 func (d *Decoder) attachKey(r *Record, rej *Rejected) {
+	if d.o.Form.Foreign() {
+		d.foreignRejectKey(rej)
+		return
+	}
 	if rej.Reason == ReasonMessageSize || d.noKey(r.Key) {
 		return
 	}
@@ -145,12 +149,7 @@ func (d *Decoder) attachKey(r *Record, rej *Rejected) {
 	if !ok || key == nil {
 		return
 	}
-	for i := range key.fields {
-		rej.KeyColumns = append(rej.KeyColumns, key.fields[i].shapeColumn())
-		v := d.key[i]
-		v.B = slices.Clone(v.B)
-		rej.Key = append(rej.Key, v)
-	}
+	rej.setKey(key, d.key)
 }
 
 // tableKey appends the key of a table to dst: columns are found by name, values fit if the types read the same.

@@ -46,6 +46,7 @@ const (
 	FormEnvelope  Form = iota // Debezium's envelope: before, after, source, op (1.10)
 	FormFlattened             // the row itself, as the transformation ExtractNewRecordState makes it (1.13)
 	FormPlain                 // the row itself, of any producer: each adds a row, and null values say nothing
+	FormCanal                 // Alibaba Canal's flat message: several rows of one statement (canal.go)
 )
 
 // Deletes says how a flattened topic tells of a delete: the transformation's delete.tombstone.handling.mode (1.13).
@@ -137,6 +138,9 @@ type Options struct {
 	NullKey string
 	// NoKey passes over all keys: the table has none, whatever the messages have.
 	NoKey bool
+	// KeyColumns are the columns of the key in the envelopes of other tools, whatever their messages say of it. Default: those that each
+	// message names.
+	KeyColumns []string
 	// TrustKeyless says that Before of messages without a key is the whole old row: PostgreSQL refuses updates and deletes
 	// of a table that has no key unless it logs whole rows (REPLICA IDENTITY FULL).
 	TrustKeyless bool
@@ -175,14 +179,20 @@ func (o *Options) Validate() error {
 	if o.Format > FormatApicurioProtobuf || o.KeyFormat > FormatApicurioProtobuf || o.ProtobufRef > ProtobufRefNone || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
-	if o.Form > FormPlain || o.Deletes > DeletesDrop {
+	if o.Form > FormCanal || o.Deletes > DeletesDrop {
 		errs = append(errs, errors.New("decode: unknown form or way of deletes"))
 	}
 	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0) {
 		errs = append(errs, errors.New("decode: deletes and metadata are of flattened topics only"))
 	}
-	if e := o.Format.encoding(); o.Form != FormEnvelope && (e == encodingAvro || e == encodingProtobuf) {
+	switch e := o.Format.encoding(); {
+	case o.Form.Foreign() && (o.Format.framed() || o.Format == FormatSchema):
+		errs = append(errs, fmt.Errorf("decode: messages of %s are JSON without a schema", formNames[o.Form]))
+	case o.Form != FormEnvelope && (e == encodingAvro || e == encodingProtobuf):
 		errs = append(errs, fmt.Errorf("decode: flattened and plain rows are read from JSON, not from %s", e))
+	}
+	if len(o.KeyColumns) > 0 && !o.Form.Foreign() {
+		errs = append(errs, errors.New("decode: key columns are of the envelopes of other tools only"))
 	}
 	if o.Connector != "" && connectorOf(o.Connector) == connectorOther {
 		errs = append(errs, fmt.Errorf("decode: connector %q: not postgresql, mysql, mariadb, sqlserver, oracle or db2", o.Connector))

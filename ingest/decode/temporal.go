@@ -185,6 +185,9 @@ func (m *moment) micros() (int64, bool) {
 
 // iso reads text in the ISO forms of 3.4.
 func (d *Decoder) iso(c *conv, v *changelog.Value, text []byte) bool {
+	if d.o.Form.Foreign() {
+		return d.sqlMoment(c, v, text)
+	}
 	if c.infinite {
 		switch string(text) {
 		case isoTimestampInfinity, isoDateInfinity, zonedInfinity:

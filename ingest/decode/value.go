@@ -43,6 +43,7 @@ const (
 	readPairs   // array of arrays of two
 	readEntries // array of objects of key and value
 	readStruct
+	readSQL // text as MySQL shows it (sqltext.go)
 )
 
 // conv is how the values of one column, or of a part of one, are read, and the type that they have then.
@@ -98,6 +99,8 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 		return d.readMap(c, v, depth)
 	case readStruct:
 		return d.readStruct(c, v, depth)
+	case readSQL:
+		return d.readSQL(c, v)
 	case readVariable:
 		return d.readVariable(c, v)
 	case readStructured:

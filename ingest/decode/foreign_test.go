@@ -1,0 +1,322 @@
+package decode
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"firn/changelog"
+)
+
+// foreignLines reads the messages of a tool.
+func foreignLines(t testing.TB, tool string) [][]byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/foreign/" + tool + ".jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Split(bytes.TrimSuffix(b, []byte{'\n'}), []byte{'\n'})
+}
+
+// tell decodes a message and tells of its events, one a line.
+func tell(t testing.TB, d *Decoder, r Record) string {
+	t.Helper()
+	var out []string
+	ev, err := d.Decode(r)
+	for {
+		out = append(out, tellEvent(t, ev, err))
+		if !d.More() {
+			return strings.Join(out, "\n")
+		}
+		ev, err = d.Next()
+	}
+}
+
+func tellEvent(t testing.TB, ev *Event, err error) string {
+	t.Helper()
+	if rej, ok := errors.AsType[*Rejected](err); ok {
+		return rej.Reason + tellValues(t, " key", rej.KeyColumns, rej.Key)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev.Kind != Change {
+		return ev.Kind.String()
+	}
+	s := map[string]string{"c": "create", "r": "read", "u": "update", "d": "delete"}[ev.Op.String()] + tellValues(t, "", ev.Shape.keyColumns(), ev.Key)
+	if ev.Before != nil {
+		s += tellValues(t, " before", ev.Shape.Columns, ev.Before)
+	}
+	if ev.After != nil {
+		s += tellValues(t, " after", ev.Shape.Columns, ev.After)
+	}
+	for _, o := range ev.Placeholders {
+		s += " lacks " + ev.Shape.Columns[o].Name
+	}
+	for _, rep := range ev.Reports {
+		s += " report " + rep.Column + ":" + rep.Reason
+	}
+	return s
+}
+
+func tellValues(t testing.TB, what string, columns []Column, values []changelog.Value) string {
+	t.Helper()
+	if len(values) == 0 {
+		return ""
+	}
+	var all []string
+	for i, c := range columns {
+		text := "null"
+		if !values[i].Null {
+			text = fmt.Sprint(form(t, c.Type, values[i]))
+		}
+		all = append(all, c.Name+"="+text)
+	}
+	return what + " {" + strings.Join(all, " ") + "}"
+}
+
+// value makes a record of a topic of a tool.
+func foreignRecord(value string) Record { return Record{Topic: "shop", Value: []byte(value)} }
+
+// TestCanal: the events of Canal's messages: several rows in one, old rows that have what differs, a row that takes another key, deletes,
+// DDL and truncates.
+func TestCanal(t *testing.T) {
+	d := newDecoder(t, Options{Form: FormCanal})
+	want := []string{
+		"create {id=1} after {id=1 name=bolt price=2.50 made=2026-03-01T08:15:00.000000}\n" +
+			"create {id=2} after {id=2 name=nut price=null made=null}",
+		"update {id=1} before {id=1 name=bolt price=2.50 made=2026-03-01T08:15:00.000000} after {id=1 name=bolt price=3.00 made=2026-03-01T08:15:00.000000}\n" +
+			"delete {id=2} before {id=2 name=nut price=null made=null}\n" +
+			"create {id=3} after {id=3 name=nut price=0.10 made=null}",
+		"delete {id=3} before {id=3 name=nut price=0.10 made=null}",
+		"schema_change",
+		"truncate",
+	}
+	lines := foreignLines(t, "canal")
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for range 2 {
+		for i, l := range lines {
+			if got := tell(t, d, Record{Topic: "shop", Value: l}); got != want[i] {
+				t.Errorf("line %d:\n%s\nwant\n%s", i, got, want[i])
+			}
+		}
+	}
+	ev, err := d.Decode(Record{Topic: "shop", Value: lines[1]})
+	if err != nil || ev.Native != "gtid:3e11fa47-71ca-11e1-9e33-c80aa9429562:23" || ev.Txn != "3e11fa47-71ca-11e1-9e33-c80aa9429562:23" || ev.SourceTime != 1772352901000000 ||
+		ev.Database != "shop" || ev.Table != "parts" || ev.Connector != "canal" || ev.HasIdentity || ev.Shape.Columns[2].Type.String() != "decimal(10,2)" {
+		t.Errorf("%v, %+v %s", err, ev, ev.Shape.Columns[2].Type)
+	}
+}
+
+// canalOf is a message of one column v beside the key.
+func canalOf(typ, v string) Record {
+	return foreignRecord(`{"data":[{"id":"1","v":` + v + `}],"isDdl":false,"mysqlType":{"id":"int","v":"` + typ + `"},"pkNames":["id"],"type":"INSERT"}`)
+}
+
+// TestCanalTypes: values by the type of their column.
+func TestCanalTypes(t *testing.T) {
+	for _, c := range [][4]string{ // type, value, type in the table, value in the table or reason
+		{"tinyint(1)", `"1"`, "int", "1"},
+		{"INT UNSIGNED", `"4294967295"`, "long", "4294967295"},
+		{"int", `"2147483648"`, "", "int_range"},
+		{"int", `"12a"`, "", "type_mismatch"},
+		{"int", `""`, "", "type_mismatch"},
+		{"int", `"null"`, "", "type_mismatch"},
+		{"int", `" 1"`, "", "type_mismatch"},
+		{"int", `7`, "int", "7"},
+		{"int", `[7]`, "", "type_mismatch"},
+		{"bigint(20)", `"-9223372036854775808"`, "long", "-9223372036854775808"},
+		{"bigint(20) unsigned", `"18446744073709551615"`, "decimal(20,0)", "18446744073709551615"},
+		{"float", `"1.5E10"`, "float", "1.5e+10"},
+		{"double", `"-0.25"`, "double", "-0.25"},
+		{"NUMERIC(8,3)", `"99999.999"`, "decimal(8,3)", "99999.999"},
+		{"decimal", `"12.34"`, "string", "12.34"},
+		{"decimal(65,2)", `"12.34"`, "string", "12.34"},
+		{"bit(1)", `"1"`, "boolean", "true"},
+		{"bit(1)", `"2"`, "", "type_mismatch"},
+		{"bit(8)", `"129"`, "long", "129"},
+		{"date", `"2026-02-28"`, "date", "2026-02-28"},
+		{"date", `"2026-02-30"`, "", "temporal_format"},
+		{"date", `"0000-00-00"`, "date", "null report v:temporal_range"},
+		{"datetime(6)", `"2026-02-28 23:59:59.123456"`, "timestamp", "2026-02-28T23:59:59.123456"},
+		{"timestamp", `"2026-02-28 23:59:59"`, "timestamp", "2026-02-28T23:59:59.000000"},
+		{"datetime", `"2026-02-28 24:00:00"`, "", "temporal_format"},
+		{"datetime", `"soon"`, "", "temporal_format"},
+		{"time", `"-838:59:59.5"`, "long", "-3020399500000"},
+		{"time", `"08:15:00"`, "long", "29700000000"},
+		{"time", `"8:15"`, "", "temporal_format"},
+		{"year(4)", `"2026"`, "int", "2026"},
+		{"varchar(8)", `"x"`, "string", "x"},
+		{"varchar(8)", `"__debezium_unavailable_value"`, "string", "__debezium_unavailable_value"},
+		{"varchar(8)", `5`, "", "type_mismatch"},
+		{"json", `"{\"a\": 1}"`, "string", `{"a": 1}`},
+		{"varbinary(4)", `"a\u00ff\u0000"`, "binary", "61ff00"},
+		{"blob", `"\u0100"`, "", "type_mismatch"},
+		{"enum('a','it''s')", `"2"`, "string", "it's"},
+		{"enum('a','b')", `"0"`, "string", ""},
+		{"enum('a','b')", `"3"`, "string", "3"},
+		{"enum('2','b')", `"2"`, "string", "2"},
+		{"enum", `"b"`, "string", "b"},
+		{"set('a','b','c')", `"5"`, "string", "a,c"},
+		{"set('a','b','c')", `"8"`, "string", "8"},
+		{"vector(3)", `"x"`, "string", "x"},
+	} {
+		d := newDecoder(t, Options{Form: FormCanal})
+		got := tell(t, d, canalOf(c[0], c[1]))
+		want := "create {id=1} after {id=1 v=" + c[3] + "}"
+		if name, report, ok := strings.Cut(c[3], " report "); ok {
+			want = "create {id=1} after {id=1 v=" + name + "} report " + report
+		}
+		if c[2] == "" {
+			want = c[3] + " key {id=1}"
+		}
+		if got != want {
+			t.Errorf("%s %s: %s, want %s", c[0], c[1], got, want)
+			continue
+		}
+		if c[2] == "" {
+			continue
+		}
+		if ev, err := d.Decode(canalOf(c[0], c[1])); err != nil || ev.Shape.Columns[1].Type.String() != c[2] {
+			t.Errorf("%s %s is a %s", c[0], c[1], ev.Shape.Columns[1].Type)
+		}
+	}
+	// By JDBC's types, where the columns' own are not known; and by the values alone.
+	for types, want := range map[string]string{
+		`"sqlType":{"id":4,"v":8}`:                     "create {id=1} after {id=1 v=1.5}",
+		`"mysqlType":null,"sqlType":{"id":-5,"v":12}`:  "create {id=1} after {id=1 v=1.5}",
+		`"mysqlType":{"id":null,"v":"double"}`:         "create {id=1} after {id=1 v=1.5}",
+		`"ts":1`:                                       "create {id=1} after {id=1 v=1.5}",
+		`"mysqlType":{"id":{},"v":"double"}`:           "schema_invalid",
+		`"mysqlType":[]`:                               "schema_invalid",
+		`"mysqlType":{}`:                               "schema_invalid",
+		`"sqlType":{"id":4,"v":8.5}`:                   "schema_invalid",
+		`"mysqlType":{"id":"int"}`:                     "schema_payload_mismatch key {id=1}",
+		`"mysqlType":{"id":"int","v":"int","w":"int"}`: "type_mismatch key {id=1}",
+	} {
+		if got := tell(t, newDecoder(t, Options{Form: FormCanal}), foreignRecord(`{"data":[{"id":"1","v":"1.5"}],"isDdl":false,`+types+`,"pkNames":["id"],"type":"INSERT"}`)); got != want {
+			t.Errorf("%s: %s", types, got)
+		}
+	}
+}
+
+// TestCanalBad: what is wrong with a row does not keep the others from being read; what is wrong with a message does.
+func TestCanalBad(t *testing.T) {
+	const types = `"mysqlType":{"id":"int","v":"int"},`
+	for _, c := range [][2]string{
+		{
+			`{"data":[{"id":"1","v":"x"},{"id":"2","v":"2"},{"id":null,"v":"2"},{"v":"2"},{"id":"y"}],` + types + `"pkNames":["id"],"type":"INSERT"}`,
+			"type_mismatch key {id=1}\ncreate {id=2} after {id=2 v=2}\nkey_null\nkey_null\ntype_mismatch",
+		},
+		{
+			`{"data":[{"id":"1","v":"x"},{"id":"3","v":"3"}],"old":[{"id":"0"},{"id":"2","v":"x"}],` + types + `"pkNames":["id"],"type":"UPDATE"}`,
+			"delete {id=0}\ntype_mismatch key {id=1}\ndelete {id=2}\ncreate {id=3} after {id=3 v=3}",
+		},
+		{`{"data":[{"id":"1","v":"1"}],"old":[{"id":null}],` + types + `"pkNames":["id"],"type":"UPDATE"}`, "key_null\ncreate {id=1} after {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],"old":[{"id":"1"}],` + types + `"pkNames":["id"],"type":"UPDATE"}`, "update {id=1} before {id=1 v=1} after {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],"old":[null],` + types + `"pkNames":["id"],"type":"UPDATE"}`, "update {id=1} after {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":["id"],"type":"UPDATE"}`, "update {id=1} after {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":null,"type":"INSERT"}`, "create after {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":[],"type":"DELETE"}`, "delete before {id=1 v=1}"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":["k"],"type":"INSERT"}`, "key_missing"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":["id","id"],"type":"INSERT"}`, "key_decode"},
+		{`{"data":[{"id":"1","v":"1"}],` + types + `"pkNames":"id","type":"INSERT"}`, "envelope_shape"},
+		{`{"data":[{"id":"1"},{}],` + types + `"pkNames":["id"],"type":"INSERT"}`, "no_image"},
+		{`{"data":[{"id":"1"},null],` + types + `"pkNames":["id"],"type":"INSERT"}`, "no_image"},
+		{`{"data":[{"id":"1"},5],` + types + `"pkNames":["id"],"type":"INSERT"}`, "envelope_shape"},
+		{`{"data":{"id":"1"},` + types + `"pkNames":["id"],"type":"INSERT"}`, "envelope_shape"},
+		{`{"data":[],` + types + `"pkNames":["id"],"type":"INSERT"}`, "no_image"},
+		{`{"data":null,"isDdl":false,"type":"UPDATE","sql":"update t set v=1"}`, "no_image"},
+		{`{"data":[{"id":"1"},{"id":"2"}],"old":[{"v":"1"}],` + types + `"pkNames":["id"],"type":"UPDATE"}`, "images_contradict"},
+		{`{"data":[{"id":"1"}],` + types + `"pkNames":["id"]}`, "op_missing"},
+		{`{"data":[{"id":"1"}],` + types + `"pkNames":["id"],"type":"MERGE"}`, "op_unknown"},
+		{`{"data":[{"id":"1"}],"data":[],"type":"INSERT"}`, "json_duplicate_key"},
+		{`{"data":[{"id":"1","id":"2"}],"type":"INSERT"}`, "json_duplicate_key"},
+		{`{"data":[{"id":"1"}],"type":"INSERT"} {}`, "json_trailing"},
+		{`{"data":[{"id":"1"}],"type":"INSERT"`, "json_syntax"},
+		{`[]`, "envelope_shape"},
+		{`null`, "null_literal"},
+		{`{"type":"XACOMMIT"}`, "transaction"},
+		{`{"isDdl":false,"type":"TIDB_WATERMARK"}`, "heartbeat"},
+		{`{"isDdl":true,"type":"QUERY"}`, "schema_change"},
+	} {
+		if got := tell(t, newDecoder(t, Options{Form: FormCanal}), foreignRecord(c[0])); got != c[1] {
+			t.Errorf("%s:\n%s\nwant\n%s", c[0], got, c[1])
+		}
+	}
+	ev, err := newDecoder(t, Options{Form: FormCanal}).Decode(Record{Topic: "t"})
+	if err != nil || ev.Kind != TombstoneWithoutKey {
+		t.Errorf("a null value: %v, %+v", err, ev)
+	}
+	if _, err := newDecoder(t, Options{Form: FormCanal, SourceTable: "shop.other"}).Decode(Record{Topic: "t", Value: foreignLines(t, "canal")[0]}); reasonOf(err) != ReasonSourceMismatch {
+		t.Errorf("another table: %v", err)
+	}
+}
+
+// TestCanalKeys: the route's key counts more than the message's, also where a row takes another one; without a key rows have none.
+func TestCanalKeys(t *testing.T) {
+	l := foreignLines(t, "canal")
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{KeyColumns: []string{"name"}}, "update {name=bolt} update {name=nut}"},
+		{Options{KeyColumns: []string{"price", "id"}}, "delete {price=2.50 id=1} create {price=3.00 id=1} key_null create {price=0.10 id=3}"},
+		{Options{NoKey: true}, "update update"},
+		{Options{Identity: IdentityDefault}, "update {id=1} delete {id=2} create {id=3}"},
+	} {
+		c.o.Form = FormCanal
+		var got []string
+		for s := range strings.SplitSeq(tell(t, newDecoder(t, c.o), Record{Topic: "shop", Value: l[1]}), "\n") {
+			s, _, _ = strings.Cut(s, " after")
+			if c.o.Identity == IdentityDefault && strings.Contains(s, "before") {
+				t.Errorf("an old row that is not trusted: %s", s)
+			}
+			s, _, _ = strings.Cut(s, " before")
+			got = append(got, s)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%v: %s, want %s", c.o.KeyColumns, s, c.want)
+		}
+	}
+}
+
+// TestForeignParts: each event of a message, as it is parked alone, reads as it did among the others.
+func TestForeignParts(t *testing.T) {
+	bad := `{"type":"UPDATE","x":{"data":[1]},"data":[{"id":"1","v":"x"},{"v":"3","id":"3"}],"old":[{"id":"0"},null],"mysqlType":{"id":"int","v":"int"},"pkNames":["id"],"z":1}`
+	for _, l := range append(foreignLines(t, "canal")[:3], []byte(bad)) {
+		d := newDecoder(t, Options{Form: FormCanal})
+		ev, err := d.Decode(Record{Topic: "shop", Value: l})
+		for {
+			whole := tellEvent(t, ev, err)
+			if d.Several() {
+				one := newDecoder(t, Options{Form: FormCanal})
+				if got := tell(t, one, Record{Topic: "shop", Value: d.Part()}); got != whole || one.Several() {
+					t.Errorf("%s\nbecomes\n%s\n%s, was %s", l, d.Part(), got, whole)
+				}
+			}
+			if !d.More() {
+				break
+			}
+			ev, err = d.Next()
+		}
+	}
+}
+
+// TestForeignOptions: settings that say nothing of such messages are refused.
+func TestForeignOptions(t *testing.T) {
+	for want, o := range map[string]Options{
+		"JSON without a schema":         {Form: FormCanal, Format: FormatSchema},
+		"messages of canal are JSON":    {Form: FormCanal, Format: FormatConfluentAvro},
+		"envelopes of other tools only": {KeyColumns: []string{"id"}},
+	} {
+		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
