@@ -38,6 +38,25 @@ func (b *batch) reset() {
 	b.records, b.bytes, b.counts, b.skipped = 0, 0, Counts{}, [kinds]int64{}
 }
 
+// batchMark is how far a batch was.
+type batchMark struct {
+	changes, parked, moved, stale, behind, records, bytes int
+	counts                                                Counts
+	skipped                                               [kinds]int64
+}
+
+func (b *batch) at() batchMark {
+	return batchMark{len(b.changes), len(b.parked), len(b.moved), len(b.stale), len(b.behind), b.records, b.bytes, b.counts, b.skipped}
+}
+
+// back forgets what came after m. The batch was not submitted since.
+func (b *batch) back(m batchMark) {
+	b.changes, b.parked, b.moved = b.changes[:m.changes], b.parked[:m.parked], b.moved[:m.moved]
+	b.stale, b.behind = b.stale[:m.stale], b.behind[:m.behind]
+	b.records, b.bytes, b.counts, b.skipped = m.records, m.bytes, m.counts, m.skipped
+	b.index.reset()
+}
+
 // empty reports whether there is nothing to submit but a position.
 func (b *batch) empty() bool {
 	return len(b.changes) == 0 && len(b.parked) == 0 && len(b.moved) == 0 && len(b.stale) == 0

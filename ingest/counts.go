@@ -1,6 +1,7 @@
 package ingest
 
-// Counts is what became of records. Read = Applied + Skipped + Parked + Replayed + Duplicate.
+// Counts is what became of records. Read = Applied + Skipped + Parked + Replayed + Duplicate. A record that holds several changes counts
+// as that many.
 type Counts struct {
 	Read      int64 `json:"read"`
 	Applied   int64 `json:"applied"`   // a change of a table, or a truncate

@@ -72,6 +72,9 @@ func (w *worker) readable(ctx context.Context, rec *changelog.Parked, key, value
 	}
 	w.begin()
 	_, err = w.decode(ctx, &Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers})
+	for err == nil && w.decoder.More() {
+		_, err = w.decoder.Next()
+	}
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
 		return rejected.Reason, rejected.Detail, nil
 	}

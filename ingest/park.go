@@ -136,9 +136,13 @@ func (w *worker) park(r *Record, reason, detail string, applied bool) {
 	if len(detail) > maxDetail {
 		detail = strings.ToValidUTF8(detail[:maxDetail], "")
 	}
+	value := r.Value
+	if w.several {
+		value = w.decoder.Part() // its own part of the record: the others are applied
+	}
 	w.batch.parked = append(w.batch.parked, changelog.Parked{
 		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp,
-		RecordKey: r.Key, RecordValue: r.Value, Headers: r.Headers,
+		RecordKey: r.Key, RecordValue: value, Headers: r.Headers,
 	})
 	w.cut(&w.batch.parked[len(w.batch.parked)-1])
 	if w.repairs && !applied {

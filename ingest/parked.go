@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"firn/changelog"
 	"firn/ingest/decode"
@@ -483,35 +484,52 @@ func (w *worker) again(ctx context.Context, rec *changelog.Parked, key changelog
 	case rec.Reason == reasonRecordBroken:
 		return false, rec.Reason, rec.Detail, nil
 	}
-	changes, parked, marks := len(w.batch.changes), len(w.batch.parked), len(w.batch.stale)
+	begin := w.batch.at()
 	w.rows = rowsNone
-	ev, err := w.decode(ctx, &r)
-	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
-		return false, rejected.Reason, rejected.Detail, nil
-	}
+	reason, detail, err = w.eventsAgain(ctx, &r)
 	if err != nil {
 		return false, "", "", err
 	}
-	if ev.Kind == decode.Truncate {
-		return false, reasonTruncateUnsafe, "a truncate is not replayed: later changes would be lost; skip it", nil
+	taken := w.batch.changes[begin.changes:]
+	other := func(c changelog.Change) bool { return key != nil && !bytes.Equal(c.Key, key) }
+	if reason == "" && slices.ContainsFunc(taken, other) {
+		reason, detail = decode.ReasonKeyMismatch, "the edited record is of another key than the one that waits for it"
 	}
-	w.connector, w.streaming = ev.SourceName, false // no epoch begins here
-	if err := w.event(ctx, &r, ev); err != nil {
-		return false, "", "", err
+	if reason != "" {
+		w.batch.back(begin)
+		return false, reason, detail, nil
 	}
-	if n := len(w.batch.parked); n > parked && !w.batch.parked[n-1].Applied {
-		last := w.batch.parked[n-1]
-		w.batch.parked, w.batch.stale, w.batch.behind = w.batch.parked[:n-1], w.batch.stale[:marks], w.batch.behind[:0]
-		return false, last.Reason, last.Detail, nil
+	return len(taken) > 0, "", "", nil
+}
+
+// eventsAgain takes the events of a parked record in, up to one that is rejected. A reason tells why it was.
+func (w *worker) eventsAgain(ctx context.Context, r *Record) (reason, detail string, err error) {
+	defer func() { w.place = 0 }()
+	ev, err := w.decode(ctx, r)
+	for {
+		if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
+			return rejected.Reason, rejected.Detail, nil
+		}
+		if err != nil {
+			return "", "", err
+		}
+		if ev.Kind == decode.Truncate {
+			return reasonTruncateUnsafe, "a truncate is not replayed: later changes would be lost; skip it", nil
+		}
+		w.connector, w.streaming = ev.SourceName, false // no epoch begins here
+		parked := len(w.batch.parked)
+		if err := w.event(ctx, r, ev); err != nil {
+			return "", "", err
+		}
+		if n := len(w.batch.parked); n > parked && !w.batch.parked[n-1].Applied {
+			return w.batch.parked[n-1].Reason, w.batch.parked[n-1].Detail, nil
+		}
+		if !w.decoder.More() {
+			return "", "", nil
+		}
+		w.place++
+		ev, err = w.decoder.Next()
 	}
-	if len(w.batch.changes) == changes {
-		return false, "", "", nil
-	}
-	if key != nil && !bytes.Equal(w.batch.changes[changes].Key, key) {
-		w.batch.changes, w.batch.parked, w.batch.stale = w.batch.changes[:changes], w.batch.parked[:parked], w.batch.stale[:marks]
-		return false, decode.ReasonKeyMismatch, "the edited record is of another key than the one that waits for it", nil
-	}
-	return true, "", "", nil
 }
 
 // alone replays a record that no mark counts.
@@ -554,14 +572,14 @@ func (w *worker) alone(ctx context.Context, rec *changelog.Parked, force bool, o
 
 // mayApply refuses the change of a record that no mark counts where it may undo a later one.
 func (w *worker) mayApply(rec *changelog.Parked, force bool) error {
-	key := w.batch.changes[0].Key
-	if len(key) == 0 {
-		return nil
+	keyed := false
+	for _, c := range w.batch.changes {
+		if stale, _ := w.table.stale.get(c.Key); stale && len(c.Key) > 0 {
+			return refuse(rec.ID, "it is of a key that has other parked records, and its place among them is not known: replay or skip those first")
+		}
+		keyed = keyed || len(c.Key) > 0
 	}
-	if stale, _ := w.table.stale.get(key); stale {
-		return refuse(rec.ID, "it is of a key that has other parked records, and its place among them is not known: replay or skip those first")
-	}
-	if !force {
+	if keyed && !force {
 		return refuse(rec.ID, "later events of its key may be applied, and it would undo them: skip it, or apply it as the newest change of the key (--force)")
 	}
 	return nil

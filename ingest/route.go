@@ -143,6 +143,9 @@ func newRouter(routes []Route) *router {
 		d.EnsureDefaults()
 		d.NoKey = r.routes[i].Key == KeyNone
 		d.TrustKeyless = r.routes[i].Keyless == KeylessFullRow
+		if d.Form.Foreign() {
+			d.KeyColumns = r.routes[i].Columns
+		}
 		r.patterns = append(r.patterns, regexp.MustCompile("^(?:"+r.routes[i].Topic+")$"))
 	}
 	return r

@@ -46,6 +46,8 @@ type worker struct {
 	key     []byte                     // scratch
 	sampled map[string]int64           // when a column's cut times were last reported, µs
 	repairs bool                       // it replays what is parked
+	place   int                        // of the event at hand in its record
+	several bool                       // the record has more events than one
 
 	rejects rejections
 	stop    *StoppedError // the table stops after the record
@@ -113,7 +115,7 @@ func (r *runner) worker(part Partition) *worker {
 	if !t.KeepRepeats {
 		w.filter = newIdentities(r.window)
 	}
-	if t.Key == KeyColumns {
+	if t.Key == KeyColumns && len(t.Decode.KeyColumns) == 0 { // else the decoder gives the key
 		w.rekeyed = map[*decode.Shape]*rekeyed{}
 	}
 	return w
@@ -218,23 +220,45 @@ func (w *worker) record(ctx context.Context, r *Record) error {
 			return err
 		}
 	}
-	ev, err := w.decode(ctx, r)
-	if err != nil {
-		rejected, ok := errors.AsType[*decode.Rejected](err)
-		if !ok {
-			return err
-		}
-		w.reject(r, rejected.Reason, rejected.Detail, rejected.TableKey)
-		ev = nil
-	} else if err := w.event(ctx, r, ev); err != nil {
+	if err := w.events(ctx, r); err != nil {
 		return err
 	}
-	w.saw(r, ev)
 	w.passed(r)
 	return nil
 }
 
-// count counts a record with its outcome.
+// events takes in the events of a record: all in one batch, whose position is behind it, or none. One that is rejected does not keep the
+// others from being applied.
+func (w *worker) events(ctx context.Context, r *Record) error {
+	defer func() { w.place, w.several = 0, false }()
+	begin := w.batch.at()
+	ev, err := w.decode(ctx, r)
+	for {
+		w.several = w.decoder.Several()
+		if err != nil {
+			rejected, ok := errors.AsType[*decode.Rejected](err)
+			if !ok {
+				return err
+			}
+			w.reject(r, rejected.Reason, rejected.Detail, rejected.TableKey)
+			ev = nil
+		} else if err := w.event(ctx, r, ev); err != nil {
+			return err
+		}
+		w.saw(r, ev)
+		switch {
+		case w.stop != nil && w.stop.Before: // the record comes again
+			w.batch.back(begin)
+			return nil
+		case !w.decoder.More():
+			return nil
+		}
+		w.place++
+		ev, err = w.decoder.Next()
+	}
+}
+
+// count counts a record, or one event of a record that has several, with its outcome.
 func (w *worker) count(outcome *int64, r *Record) {
 	*outcome++
 	w.seen.outcome = outcome
@@ -243,7 +267,9 @@ func (w *worker) count(outcome *int64, r *Record) {
 	}
 	w.batch.counts.Read++
 	w.batch.records++
-	w.batch.bytes += len(r.Key) + len(r.Value)
+	if w.place == 0 {
+		w.batch.bytes += len(r.Key) + len(r.Value)
+	}
 }
 
 // remember takes in a record from before the resume position: only what it says about those behind it. Error: as decode's.
@@ -256,15 +282,28 @@ func (w *worker) remember(ctx context.Context, r *Record) error {
 		w.keySchema = append(w.keySchema[:0], schema...)
 	}
 	ev, err := w.decode(ctx, r)
-	if _, rejected := errors.AsType[*decode.Rejected](err); rejected {
-		return nil // it was parked when it was read first
+	for {
+		if _, rejected := errors.AsType[*decode.Rejected](err); err != nil && !rejected {
+			return err
+		}
+		if err == nil { // else it was parked when it was read first
+			w.recall(ev)
+		}
+		if !w.decoder.More() {
+			return nil
+		}
+		ev, err = w.decoder.Next()
 	}
-	if err != nil || ev.Kind.Skip() {
-		return err
+}
+
+// recall takes in an event from before the resume position.
+func (w *worker) recall(ev *decode.Event) {
+	if ev.Kind.Skip() {
+		return
 	}
 	w.rows.note(ev)
 	if w.filter == nil {
-		return nil
+		return
 	}
 	if w.follow(ev) {
 		w.filter.reset()
@@ -272,7 +311,6 @@ func (w *worker) remember(ctx context.Context, r *Record) error {
 	if ev.HasIdentity {
 		w.filter.seen(&ev.Identity)
 	}
-	return nil
 }
 
 // checkKeySchema waits at a record with a key schema that is new to the topic.
