@@ -271,7 +271,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 
 // validateShape checks what says how values are read.
 func (s *SourceConfig) validateShape(path string, p *problems) {
-	p.oneOf(path+".shape", s.Shape, "envelope", "flattened", "plain")
+	p.oneOf(path+".shape", s.Shape, append([]string{"envelope", "flattened", "plain"}, foreignShapes...)...)
 	p.oneOf(path+".deletes", s.Deletes, "tombstone", "delete-to-tombstone", "rewrite", "rewrite-with-tombstone", "drop")
 	p.oneOf(path+".connector", s.Connector, "", "postgresql", "mysql", "mariadb", "sqlserver", "oracle", "db2")
 	for _, name := range slices.Sorted(maps.Keys(s.Metadata)) {
@@ -287,9 +287,23 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.wrong(path+".metadata", "is of shape flattened only")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
+	case s.Shape == "canal" && s.Connector != "":
+		p.bad(path+".connector", s.Connector, "is not of this shape, which reads MySQL only")
+	case s.foreign() && (s.Schema == "always" || !s.onlyJSON()):
+		p.bad(path+".shape", s.Shape, "is JSON without schemas: format: json, without schema: always")
 	case s.Shape != "envelope" && (s.uses("", "_avro") || s.uses("", "_protobuf")):
 		p.bad(path+".shape", s.Shape, "is read from JSON only")
 	}
+}
+
+// foreignShapes are the envelopes of other capture tools.
+var foreignShapes = []string{"canal"}
+
+func (s *SourceConfig) foreign() bool { return slices.Contains(foreignShapes, s.Shape) }
+
+// onlyJSON reports whether values of the source, and of all routes, are of format json.
+func (s *SourceConfig) onlyJSON() bool {
+	return s.Format == "json" && !slices.ContainsFunc(s.Routes, func(r RouteConfig) bool { return r.Format != "" && r.Format != "json" })
 }
 
 // formats are the formats of keys and values.

@@ -63,6 +63,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 		}
 		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
 		route.Decode.Format, route.Decode.KeyFormat = s.formats(r)
+		route.Decode.SourceTable = r.SourceTable
 		if route.Hints = hints; r.Hints != "" {
 			if route.Hints, err = readHints(r.Hints); err != nil {
 				return ingest.Input{}, fmt.Errorf("source %s: route %s: %w", s.Name, r.Topic, err)
@@ -85,6 +86,9 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 // shapeWarnings says what a source cannot tell by its settings alone (spec/debezium.md 1.13).
 func shapeWarnings(s SourceConfig) []string {
 	out := []string{}
+	if why := foreignLimits[s.Shape]; why != "" {
+		out = append(out, why)
+	}
 	if s.Shape != "flattened" {
 		return out
 	}
@@ -96,6 +100,12 @@ func shapeWarnings(s SourceConfig) []string {
 		out = append(out, "flattened without the source's position in metadata: events that the connector sends again are not recognised; rows with a key come right all the same")
 	}
 	return append(out, "flattened topics tell of no truncate, and of no key change but as a delete and a create")
+}
+
+// foreignLimits are what the messages of other tools do not tell.
+var foreignLimits = map[string]string{
+	"canal": "canal's messages have no position: what it sends again is not recognised; rows with a key come right all the same. " +
+		"Whole rows need binlog_row_image=FULL, and a topic a table (canal.mq.dynamicTopic)",
 }
 
 func newSource(s SourceConfig, instance string, log *slog.Logger) (ingest.Source, error) {
@@ -187,6 +197,8 @@ func newRoute(s SourceConfig) ingest.Route {
 	case "plain":
 		r.Decode.Form = decode.FormPlain
 		r.Key = ingest.KeyNone
+	case "canal":
+		r.Decode.Form = decode.FormCanal
 	}
 	r.Decode.Connector = s.Connector
 	switch s.Deletes {
