@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 
@@ -30,6 +31,7 @@ type foreign struct {
 	typed   *record  // how rows are read where the message says the types of its columns
 	names   []string // of the key's columns; none: it has no key
 	raw     []byte   // what names were read from
+	folded  bool     // names are in lower case, whatever the columns' are
 	keys    []foreignKey
 	key     *record // of the event at hand, whose values are read; nil: it has none, or they cannot be read
 	event   bool    // the event at hand is not the first of its record
@@ -63,10 +65,11 @@ const (
 
 // foreignKey is a key that is made of columns of rows.
 type foreignKey struct {
-	row   *record
-	names []string
-	key   *record // nil: rows do not have the columns
-	lacks string
+	row    *record
+	names  []string
+	folded bool
+	key    *record
+	lacks  string // the column that rows do not have; empty: none
 }
 
 const maxForeignKeys = 8
@@ -91,13 +94,46 @@ func (d *Decoder) foreignMessage() bool {
 		return d.skip(maxDepth) && d.fail(ReasonEnvelopeShape, "no object")
 	}
 	f.whole.from = d.p
-	if !d.membersOf(canalMembers, &f.members) {
+	members, read := d.tool()
+	if !d.membersOf(members, &f.members) {
 		return false
 	}
 	f.whole.to = d.p
-	ok := d.canal()
+	ok := read()
 	d.p = f.whole.to
 	return ok && d.foreignSource()
+}
+
+// tool returns the members of a tool's messages, and what reads them.
+func (d *Decoder) tool() (members []string, read func() bool) {
+	switch d.o.Form {
+	case FormMaxwell:
+		return maxwellMembers, d.maxwell
+	case FormOGG:
+		return oggMembers, d.ogg
+	case FormDMS:
+		return dmsMembers, d.dms
+	case FormCanal, FormEnvelope, FormFlattened, FormPlain:
+	}
+	return canalMembers, d.canal
+}
+
+// part writes a message of one row of a tool.
+func (d *Decoder) part(insert bool, row, old []byte) []byte {
+	switch d.o.Form {
+	case FormMaxwell:
+		return d.maxwellPart(insert, row)
+	case FormOGG:
+		return d.oggPart(insert, row)
+	case FormDMS:
+		return d.dmsPart(insert, row)
+	case FormCanal, FormEnvelope, FormFlattened, FormPlain:
+	}
+	typ := "DELETE"
+	if insert {
+		typ = "INSERT"
+	}
+	return d.canalPart(typ, row, old)
 }
 
 // membersOf reads an object, and leaves where the members called names stand.
@@ -152,7 +188,7 @@ func (d *Decoder) headEvent() {
 func (d *Decoder) foreignName() string { return formNames[d.o.Form] }
 
 // formNames are the names of forms, as the configuration has them.
-var formNames = [...]string{FormEnvelope: "envelope", FormFlattened: "flattened", FormPlain: "plain", FormCanal: "canal"}
+var formNames = [...]string{FormEnvelope: "envelope", FormFlattened: "flattened", FormPlain: "plain", FormCanal: "canal", FormMaxwell: "maxwell", FormOGG: "ogg", FormDMS: "dms"}
 
 // array collects the objects of an array. Rows stand behind each other, so that what they take is bounded by their bytes.
 func (d *Decoder) array(at extent, row func(i int, at extent) bool) bool {
@@ -296,7 +332,7 @@ func (d *Decoder) rest(row *foreignRow) extent {
 // foreignBefore reads the old row, where it is whole and to be trusted. The change itself is sound without it.
 func (d *Decoder) foreignBefore(rec *record, row *foreignRow) {
 	h := &d.foreign.head
-	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.trusted() {
+	if d.ev.Op != changelog.OpUpdate && d.ev.Op != changelog.OpDelete || !d.trusted() || d.o.Form == FormDMS && d.o.Identity != IdentityFull {
 		return
 	}
 	main, rest := row.old, row.row // Canal's and Maxwell's have what differs
@@ -475,19 +511,23 @@ func (d *Decoder) keyMembers(key *record, at extent, out []changelog.Value) bool
 // foreignKey returns how the key is read that has the columns which the message or the route names.
 func (d *Decoder) foreignKey(rec *record) (*record, bool) {
 	f := &d.foreign
-	i := slices.IndexFunc(f.keys, func(k foreignKey) bool { return k.row == rec && slices.Equal(k.names, f.names) })
+	i := slices.IndexFunc(f.keys, func(k foreignKey) bool { return k.row == rec && k.folded == f.folded && slices.Equal(k.names, f.names) })
 	if i < 0 {
 		if len(f.keys) == maxForeignKeys {
 			f.keys = slices.Delete(f.keys, 0, 1)
 		}
-		k := foreignKey{row: rec, names: slices.Clone(f.names), key: &record{}}
+		k := foreignKey{row: rec, names: slices.Clone(f.names), folded: f.folded, key: &record{}}
 		for _, name := range f.names {
 			o, ok := rec.index[name]
+			if !ok && f.folded {
+				o = slices.IndexFunc(rec.fields, func(c field) bool { return strings.ToLower(c.name) == name })
+				ok = o >= 0
+			}
 			if !ok {
 				k.lacks = name
 				break
 			}
-			k.key.add(name, rec.fields[o].conv, true)
+			k.key.add(rec.fields[o].name, rec.fields[o].conv, true)
 		}
 		f.keys = append(f.keys, k)
 		i = len(f.keys) - 1
@@ -501,6 +541,7 @@ func (d *Decoder) foreignKey(rec *record) (*record, bool) {
 // keyNames sets the key's columns: those that the route names, or an array of names in the message.
 func (d *Decoder) keyNames(at extent) bool {
 	f := &d.foreign
+	f.folded = false
 	if len(d.o.KeyColumns) > 0 {
 		f.names = d.o.KeyColumns
 		return true
@@ -583,10 +624,10 @@ func (d *Decoder) Part() []byte {
 	row := f.row()
 	switch f.half {
 	case halfDelete:
-		return d.canalPart("DELETE", d.merged(row.old, row.row), nil)
+		return d.part(false, d.merged(row.old, row.row), nil)
 	case halfCreate:
-		return d.canalPart("INSERT", d.bytesOf(row.row), nil)
-	default:
+		return d.part(true, d.merged(row.row, d.rest(row)), nil)
+	default: // one of the rows of Canal's messages
 		return d.canalPart("", d.bytesOf(row.row), d.bytesOf(row.old))
 	}
 }
@@ -626,4 +667,12 @@ func (d *Decoder) merged(main, rest extent) []byte {
 }
 
 // foreignConnector returns what connector's types a tool's rows have.
-func foreignConnector(_ Options) connector { return connectorMySQL }
+func foreignConnector(o Options) connector {
+	switch {
+	case o.Form == FormCanal, o.Form == FormMaxwell:
+		return connectorMySQL
+	case o.Form == FormOGG && o.Connector == "":
+		return connectorOracle
+	}
+	return connectorOf(o.Connector)
+}

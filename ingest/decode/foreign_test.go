@@ -113,6 +113,239 @@ func TestCanal(t *testing.T) {
 	}
 }
 
+// checkLines decodes the messages of a tool, twice with one decoder.
+func checkLines(t *testing.T, o Options, want []string) {
+	t.Helper()
+	d, lines := newDecoder(t, o), foreignLines(t, formNames[o.Form])
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for range 2 {
+		for i, l := range lines {
+			if got := tell(t, d, Record{Topic: "shop", Value: l}); got != want[i] {
+				t.Errorf("line %d:\n%s\nwant\n%s", i, got, want[i])
+			}
+		}
+	}
+}
+
+// TestMaxwell: the events of Maxwell's messages.
+func TestMaxwell(t *testing.T) {
+	const row = "name=bolt price=null made=2026-03-01 08:15:00}"
+	checkLines(t, Options{Form: FormMaxwell}, []string{
+		"create {id=1} after {id=1 name=bolt price=2.5 made=2026-03-01 08:15:00}",
+		"update {id=1} before {id=1 name=bolt price=2.5 made=2026-03-01 08:15:00} after {id=1 " + row,
+		"delete {id=1} before {id=1 " + row + "\ncreate {id=2} after {id=2 " + row,
+		"delete {id=2} before {id=2 " + row,
+		"notification",
+		"read {id=7} after {id=7 name=nut price=0.1 made=null}",
+		"notification",
+		"schema_change",
+	})
+	l := foreignLines(t, "maxwell")
+	d := newDecoder(t, Options{Form: FormMaxwell})
+	for i, want := range []string{
+		"binlog:master.000006/800911 23396 1772352900000000 true 0", "binlog:master.000006/801200 23397 1772352901000000 true 0",
+		"gtid:3e11fa47-71ca-11e1-9e33-c80aa9429562:23 23398 1772352902000000 true 0", 3: "binlog:master.000006/801500 23399 1772352903000000 true 0", 5: "  1772352904000000 false 3",
+	} {
+		if want == "" {
+			continue
+		}
+		ev, err := d.Decode(Record{Topic: "shop", Value: l[i]})
+		if got := fmt.Sprint(ev.Native, " ", ev.Txn, " ", ev.SourceTime, " ", ev.HasIdentity, " ", uint8(ev.Snapshot)); err != nil || got != want {
+			t.Errorf("line %d: %v, %s", i, err, got)
+		}
+	}
+}
+
+// maxwellOf is a message of Maxwell.
+func maxwellOf(rest string) string {
+	return `{"database":"d","table":"t","ts":1772352900,` + rest + `}`
+}
+
+// TestMaxwellBad: what is wrong says why, and where no key is told, the Kafka key is one.
+func TestMaxwellBad(t *testing.T) {
+	const one = `"type":"insert","data":{"Id":1,"v":"x"}`
+	for _, c := range [][3]string{ // Kafka key, message, what it is
+		{`{"database":"d","table":"t","pk.id":1}`, one, "create {Id=1} after {Id=1 v=x}"},
+		{`["d","t",[{"id":1},{"v":"x"}]]`, one, "create {Id=1 v=x} after {Id=1 v=x}"},
+		{`["d","t",[]]`, one, "create after {Id=1 v=x}"},
+		{`{"database":"d","table":"t","_uuid":"f79c"}`, one, "create after {Id=1 v=x}"},
+		{"", one, "create after {Id=1 v=x}"},
+		{`{"pk.k":1}`, one, "key_missing"},
+		{`{"pk.id":1`, one, "key_decode"},
+		{`["d"]`, one, "key_decode"},
+		{`["d","t",[{"id":1}]`, one, "key_decode"},
+		{`5`, one, "key_decode"},
+		{`{"pk.v":1}`, `"primary_key_columns":["Id"],` + one, "create {Id=1} after {Id=1 v=x}"},
+		{`{"pk.id":1}`, `"type":"update","data":{"Id":2,"v":null},"old":{"Id":1,"w":5}`, "delete {Id=1}\ncreate {Id=2} after {Id=2}"},
+		{`{"pk.id":1}`, `"type":"delete","data":{"v":"x"}`, "key_missing"},
+		{"", `"type":"insert","data":"c2VjcmV0"`, "envelope_shape"},
+		{"", `"type":"insert","data":{}`, "no_image"},
+		{"", `"type":"insert"`, "no_image"},
+		{"", `"type":"update","data":{"a":1},"old":[]`, "envelope_shape"},
+		{"", `"type":"merge","data":{"a":1}`, "op_unknown"},
+		{"", `"data":{"a":1}`, "op_missing"},
+		{"", `"type":"insert","data":{"a":null}`, "no_image"},
+		{"", `"type":"database-create"`, "schema_change"},
+	} {
+		r := foreignRecord(maxwellOf(c[1]))
+		if c[0] != "" {
+			r.Key = []byte(c[0])
+		}
+		if got := tell(t, newDecoder(t, Options{Form: FormMaxwell}), r); got != c[2] {
+			t.Errorf("%s %s:\n%s\nwant\n%s", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+// TestOGG: the events of GoldenGate's messages. What an update does not hold comes from the old row, or was not sent.
+func TestOGG(t *testing.T) {
+	d := newDecoder(t, Options{Form: FormOGG})
+	table, err := changelog.NewSchema([]changelog.Column{
+		{Name: "ID", Type: changelog.Primitive(changelog.Long)},
+		{Name: "NAME", Type: changelog.Primitive(changelog.String)},
+		{Name: "PRICE", Type: changelog.DecimalOf(10, 2)},
+		{Name: "MADE", Type: changelog.Primitive(changelog.Timestamp)},
+	}, []string{"ID"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.SetTable(table)
+	const made = "MADE=2026-03-01T08:15:00.000000}"
+	want := []string{
+		"create {ID=1} after {ID=1 NAME=bolt PRICE=2.50 " + made,
+		"update {ID=1} before {ID=1 NAME=bolt PRICE=2.50 " + made + " after {ID=1 NAME=bolt PRICE=3.00 " + made,
+		"update {ID=1} after {ID=1 NAME=null PRICE=null MADE=null} lacks NAME lacks MADE",
+		"delete {ID=1} before {ID=1 NAME=bolt PRICE=null " + made + "\ncreate {ID=2} after {ID=2 NAME=bolt PRICE=null " + made,
+		"delete {ID=2} before {ID=2 NAME=bolt PRICE=null " + made,
+		"truncate",
+	}
+	for range 2 {
+		for i, l := range foreignLines(t, "ogg") {
+			if got := tell(t, d, Record{Topic: "shop", Value: l}); got != want[i] {
+				t.Errorf("line %d:\n%s\nwant\n%s", i, got, want[i])
+			}
+		}
+	}
+	ev, err := d.Decode(Record{Topic: "shop", Value: foreignLines(t, "ogg")[1]})
+	if err != nil || ev.Native != "ogg:00000000000000001673" || ev.SourceTime != 0 || !ev.HasIdentity || ev.Schema != "SHOP" || ev.Table != "PARTS" {
+		t.Errorf("%v, %+v", err, ev)
+	}
+	for _, c := range [][2]string{
+		{`"op_type":"U","before":{"ID":1,"NAME":"x"},"after":{"ID":2,"NAME":"x"}`, "delete {ID=1}\nno_image key {ID=2}"},
+		{`"op_type":"I","after":{"ID":1,"NAME":"x"}`, "create {ID=1} after {ID=1 NAME=x PRICE=null MADE=null}"},
+		{`"op_type":"U","after":{"ID":1,"PRICE":1}`, "update {ID=1} after {ID=1 NAME=null PRICE=1.00 MADE=null} lacks NAME lacks MADE"},
+		{`"op_type":"D","before":{"ID":1}`, "delete {ID=1}"},
+		{`"op_type":"D","before":{"ID":1},"after":{"ID":1}`, "images_contradict"},
+		{`"op_type":"D"`, "no_image"},
+		{`"op_type":"U","before":{"ID":1}`, "no_image"},
+		{`"op_type":"I","after":[]`, "envelope_shape"},
+		{`"op_type":"X"`, "op_unknown"},
+		{`"pos":"1"`, "op_missing"},
+		{`"op_type":"I","after":{"ID":1,"MADE":"soon"}`, "temporal_format key {ID=1}"},
+		{`"op_type":"I","after":{"NAME":"x"}`, "key_null"},
+	} {
+		if got := tell(t, d, foreignRecord(`{"table":"C.SHOP.PARTS","primary_keys":["ID"],`+c[0]+`}`)); got != c[1] {
+			t.Errorf("%s:\n%s\nwant\n%s", c[0], got, c[1])
+		}
+	}
+	if ev, err := d.Decode(foreignRecord(`{"table":"C.SHOP.PARTS","op_type":"I","op_ts":"2026-03-01T08:15:00+01:00","xid":"0.5.7","primary_keys":["ID"],"after":{"ID":1}}`)); err != nil ||
+		ev.Database != "C" || ev.Schema != "SHOP" || ev.SourceTime != 1772349300000000 || ev.Txn != "0.5.7" || ev.HasIdentity || ev.Native != "" {
+		t.Errorf("%v, %+v", err, ev)
+	}
+}
+
+// TestOGGNew: without a table, columns come from both images.
+func TestOGGNew(t *testing.T) {
+	got := tell(t, newDecoder(t, Options{Form: FormOGG}), foreignRecord(`{"op_type":"U","primary_keys":["ID"],"before":{"ID":1,"A":"x","B":2},"after":{"B":3}}`))
+	if want := "update {ID=1} before {B=2 ID=1 A=x} after {B=3 ID=1 A=x}"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestDMS: the events of DMS' messages, which say no key; before images are trusted only if the route says that they are whole.
+func TestDMS(t *testing.T) {
+	o := Options{Form: FormDMS, KeyColumns: []string{"id"}}
+	checkLines(t, o, []string{
+		"schema_change",
+		"read {id=1} after {id=1 name=bolt price=2.5}",
+		"create {id=2} after {id=2 name=nut price=0.1}",
+		"update {id=2} after {id=2 name=nut}",
+		"delete {id=2}\ncreate {id=3} after {id=3 name=nut price=0.2}",
+		"delete {id=3}",
+	})
+	l := foreignLines(t, "dms")
+	ev, err := newDecoder(t, o).Decode(Record{Topic: "shop", Value: l[2]})
+	if err != nil || ev.Native != "dms:00000002/7C007178.3.00000002/7C007178" || ev.Txn != "1139" || ev.SourceTime != 1772352901974340 || !ev.HasIdentity || ev.Schema != "shop" || ev.Table != "parts" {
+		t.Errorf("%v, %+v", err, ev)
+	}
+	if ev, err := newDecoder(t, o).Decode(Record{Topic: "shop", Value: l[1]}); err != nil || ev.Snapshot != SnapshotRow || ev.HasIdentity || ev.SourceTime != 0 {
+		t.Errorf("%v, %+v", err, ev)
+	}
+	const meta = `"metadata":{"record-type":"data","table-name":"t","operation":`
+	for _, c := range [][2]string{
+		{`{"data":{"id":1,"v":"b"},"before-image":{"v":"a"},` + meta + `"update"}}`, "update {id=1} before {id=1 v=a} after {id=1 v=b}"},
+		{`{"data":{"id":1,"v":"b"},` + meta + `"update"}}`, "update {id=1} after {id=1 v=b}"},
+		{`{"data":{"id":1},` + meta + `"delete"}}`, "delete {id=1} before {id=1}"},
+		{`{"data":{"v":"b"},` + meta + `"insert"}}`, "key_missing"},
+		{`{` + meta + `"insert"}}`, "no_image"},
+		{`{"data":{"id":1},` + meta + `"upsert"}}`, "op_unknown"},
+		{`{"data":{"id":1},"metadata":{"record-type":"data"}}`, "op_missing"},
+		{`{"data":{"id":1},"metadata":{"operation":"insert"}}`, "envelope_shape"},
+		{`{"data":{"id":1},"metadata":[]}`, "envelope_shape"},
+		{`{"data":{"id":1}}`, "envelope_shape"},
+		{`{"control":{},"metadata":{"record-type":"control","operation":"truncate-table"}}`, "truncate"},
+		{`{"control":{},"metadata":{"record-type":"control","operation":"add-column"}}`, "schema_change"},
+	} {
+		if got := tell(t, newDecoder(t, Options{Form: FormDMS, KeyColumns: []string{"id"}, Identity: IdentityFull}), foreignRecord(c[0])); got != c[1] {
+			t.Errorf("%s:\n%s\nwant\n%s", c[0], got, c[1])
+		}
+	}
+}
+
+// TestForeignIdentity: what a tool sends again has the identity that it had; what is another event has another one.
+func TestForeignIdentity(t *testing.T) {
+	for name, c := range map[string]struct {
+		o     Options
+		other []string // replaced by
+	}{
+		"maxwell": {Options{Form: FormMaxwell}, []string{`"xid":23396`, `"xid":1`, `"xoffset":0`, `"xoffset":1`, `"server_id":23042`, `"server_id":1`, `2.5`, `2.6`, `"table":"parts"`, `"table":"x"`, `"ts":1772352900`, `"ts":1`}},
+		"ogg":     {Options{Form: FormOGG}, []string{`1444`, `1445`, `2.50`, `2.51`, `SHOP.PARTS`, `SHOP.P`, `"op_type":"I"`, `"op_type":"U"`}},
+		"dms":     {Options{Form: FormDMS, KeyColumns: []string{"id"}}, []string{`7C007178.3`, `7C007178.4`, `"transaction-id":1139`, `"transaction-id":1`, `"transaction-record-id":1`, `"transaction-record-id":2`, `0.1`, `0.2`}},
+	} {
+		line := foreignLines(t, name)[map[string]int{"dms": 2}[name]]
+		d := newDecoder(t, c.o)
+		id := func(value []byte) [16]byte {
+			ev, err := d.Decode(Record{Topic: "t", Value: value})
+			if err != nil || !ev.HasIdentity {
+				t.Fatalf("%s: %v, %+v", value, err, ev)
+			}
+			return ev.Identity
+		}
+		first := id(line)
+		if id(line) != first || id(bytes.Replace(line, []byte(`"current_ts":"2026`), []byte(`"current_ts":"2027`), 1)) != first {
+			t.Errorf("%s: not the same again", name)
+		}
+		for i := 0; i < len(c.other); i += 2 {
+			if changed := bytes.Replace(line, []byte(c.other[i]), []byte(c.other[i+1]), 1); bytes.Equal(changed, line) || id(changed) == first {
+				t.Errorf("%s: the same with %s", name, c.other[i+1])
+			}
+		}
+	}
+	// The halves of a row that takes another key are two events.
+	d := newDecoder(t, Options{Form: FormMaxwell})
+	ev, _ := d.Decode(Record{Topic: "t", Value: foreignLines(t, "maxwell")[2]})
+	first := ev.Identity
+	if next, err := d.Next(); err != nil || !next.HasIdentity || next.Identity == first {
+		t.Errorf("%v, %+v", err, next)
+	}
+	// A row of a transaction without its place in it may be any of them.
+	if ev, err := d.Decode(foreignRecord(maxwellOf(`"type":"insert","xid":5,"data":{"a":1}`))); err != nil || ev.HasIdentity {
+		t.Errorf("%v, %+v", err, ev)
+	}
+}
+
 // canalOf is a message of one column v beside the key.
 func canalOf(typ, v string) Record {
 	return foreignRecord(`{"data":[{"id":"1","v":` + v + `}],"isDdl":false,"mysqlType":{"id":"int","v":"` + typ + `"},"pkNames":["id"],"type":"INSERT"}`)
@@ -289,13 +522,27 @@ func TestCanalKeys(t *testing.T) {
 // TestForeignParts: each event of a message, as it is parked alone, reads as it did among the others.
 func TestForeignParts(t *testing.T) {
 	bad := `{"type":"UPDATE","x":{"data":[1]},"data":[{"id":"1","v":"x"},{"v":"3","id":"3"}],"old":[{"id":"0"},null],"mysqlType":{"id":"int","v":"int"},"pkNames":["id"],"z":1}`
-	for _, l := range append(foreignLines(t, "canal")[:3], []byte(bad)) {
-		d := newDecoder(t, Options{Form: FormCanal})
+	type message struct {
+		form  Form
+		value []byte
+	}
+	all := []message{{FormCanal, []byte(bad)}}
+	for form := FormCanal; form <= FormDMS; form++ {
+		for _, l := range foreignLines(t, formNames[form]) {
+			all = append(all, message{form, l})
+		}
+	}
+	for _, m := range all {
+		l, o := m.value, Options{Form: m.form}
+		if m.form == FormDMS {
+			o.KeyColumns = []string{"id"}
+		}
+		d := newDecoder(t, o)
 		ev, err := d.Decode(Record{Topic: "shop", Value: l})
 		for {
 			whole := tellEvent(t, ev, err)
 			if d.Several() {
-				one := newDecoder(t, Options{Form: FormCanal})
+				one := newDecoder(t, o)
 				if got := tell(t, one, Record{Topic: "shop", Value: d.Part()}); got != whole || one.Several() {
 					t.Errorf("%s\nbecomes\n%s\n%s, was %s", l, d.Part(), got, whole)
 				}

@@ -47,6 +47,9 @@ const (
 	FormFlattened             // the row itself, as the transformation ExtractNewRecordState makes it (1.13)
 	FormPlain                 // the row itself, of any producer: each adds a row, and null values say nothing
 	FormCanal                 // Alibaba Canal's flat message: several rows of one statement (canal.go)
+	FormMaxwell               // Maxwell's daemon (maxwell.go)
+	FormOGG                   // Oracle GoldenGate's JSON formatter, operation modeled (ogg.go)
+	FormDMS                   // AWS DMS with a Kafka or Kinesis target (dms.go)
 )
 
 // Deletes says how a flattened topic tells of a delete: the transformation's delete.tombstone.handling.mode (1.13).
@@ -179,7 +182,7 @@ func (o *Options) Validate() error {
 	if o.Format > FormatApicurioProtobuf || o.KeyFormat > FormatApicurioProtobuf || o.ProtobufRef > ProtobufRefNone || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
-	if o.Form > FormCanal || o.Deletes > DeletesDrop {
+	if o.Form > FormDMS || o.Deletes > DeletesDrop {
 		errs = append(errs, errors.New("decode: unknown form or way of deletes"))
 	}
 	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0) {
