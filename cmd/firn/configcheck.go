@@ -287,7 +287,7 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.wrong(path+".metadata", "is of shape flattened only")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
-	case s.Shape == "canal" && s.Connector != "":
+	case (s.Shape == "canal" || s.Shape == "maxwell") && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of this shape, which reads MySQL only")
 	case s.foreign() && (s.Schema == "always" || !s.onlyJSON()):
 		p.bad(path+".shape", s.Shape, "is JSON without schemas: format: json, without schema: always")
@@ -297,7 +297,7 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 }
 
 // foreignShapes are the envelopes of other capture tools.
-var foreignShapes = []string{"canal"}
+var foreignShapes = []string{"canal", "maxwell", "ogg", "dms"}
 
 func (s *SourceConfig) foreign() bool { return slices.Contains(foreignShapes, s.Shape) }
 

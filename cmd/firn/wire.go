@@ -104,6 +104,12 @@ func shapeWarnings(s SourceConfig) []string {
 
 // foreignLimits are what the messages of other tools do not tell.
 var foreignLimits = map[string]string{
+	"maxwell": "repeats are recognised with output_commit_info and output_xoffset only; keys come from output_primary_key_columns or the Kafka key. " +
+		"Whole rows need binlog_row_image=FULL, and a topic a table (kafka_topic=%{database}_%{table})",
+	"ogg": "repeats are recognised by pos, keys come from primary_keys: both are meta columns of the formatter. A column that is not there was not " +
+		"sent, so that omitNullValues has to be false",
+	"dms": "messages name no key: tables without a route that names its key columns have none. Repeats are recognised with IncludeTransactionDetails, " +
+		"and a row that takes another key with BeforeImageSettings (FieldName before-image) only",
 	"canal": "canal's messages have no position: what it sends again is not recognised; rows with a key come right all the same. " +
 		"Whole rows need binlog_row_image=FULL, and a topic a table (canal.mq.dynamicTopic)",
 }
@@ -199,6 +205,12 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Key = ingest.KeyNone
 	case "canal":
 		r.Decode.Form = decode.FormCanal
+	case "maxwell":
+		r.Decode.Form = decode.FormMaxwell
+	case "ogg":
+		r.Decode.Form = decode.FormOGG
+	case "dms":
+		r.Decode.Form = decode.FormDMS
 	}
 	r.Decode.Connector = s.Connector
 	switch s.Deletes {
