@@ -56,6 +56,41 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
+// BenchmarkDecodeForeign decodes the row changes of each tool's messages.
+func BenchmarkDecodeForeign(b *testing.B) {
+	for form := FormCanal; form <= FormDMS; form++ {
+		b.Run(formNames[form], func(b *testing.B) {
+			o := Options{Form: form}
+			if form == FormDMS {
+				o.KeyColumns = []string{"id"}
+			}
+			d := newDecoder(b, o)
+			var records []Record
+			n, events := int64(0), 0
+			for _, l := range foreignLines(b, formNames[form]) {
+				r := Record{Topic: "t", Value: l}
+				if ev, err := d.Decode(r); err == nil && ev.Kind == Change {
+					records, n = append(records, r), n+int64(len(l))
+				}
+			}
+			b.SetBytes(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, r := range records {
+					_, err := d.Decode(r)
+					for events++; err == nil && d.More(); events++ {
+						_, err = d.Next()
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
 // BenchmarkMapping turns decoded events into rows and keys.
 func BenchmarkMapping(b *testing.B) {
 	records := changesOf(b, samples+"stream_2000_schema.jsonl.gz", "order_items")

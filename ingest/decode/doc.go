@@ -14,6 +14,8 @@
 //
 // Messages without a schema get their Shape from hints, the table's columns and, for the rest, from their values (1.4).
 //
+// The messages of other tools (Canal, Maxwell, Oracle GoldenGate, AWS DMS) give events of the same kind; one message may give several.
+//
 // Plan says what a Shape needs of a table: new columns, wider types, and a Mapping that turns an event's values into
 // rows and keys of the table (section 4). It is pure.
 //

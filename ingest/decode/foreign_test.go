@@ -175,6 +175,7 @@ func TestMaxwellBad(t *testing.T) {
 		{`{"pk.k":1}`, one, "key_missing"},
 		{`{"pk.id":1`, one, "key_decode"},
 		{`["d"]`, one, "key_decode"},
+		{`{"pk.id":1} {}`, one, "key_decode"},
 		{`["d","t",[{"id":1}]`, one, "key_decode"},
 		{`5`, one, "key_decode"},
 		{`{"pk.v":1}`, `"primary_key_columns":["Id"],` + one, "create {Id=1} after {Id=1 v=x}"},
@@ -235,6 +236,7 @@ func TestOGG(t *testing.T) {
 	for _, c := range [][2]string{
 		{`"op_type":"U","before":{"ID":1,"NAME":"x"},"after":{"ID":2,"NAME":"x"}`, "delete {ID=1}\nno_image key {ID=2}"},
 		{`"op_type":"I","after":{"ID":1,"NAME":"x"}`, "create {ID=1} after {ID=1 NAME=x PRICE=null MADE=null}"},
+		{`"op_type":"I","before":{"ID":9,"NAME":"y"},"after":{"ID":1}`, "create {ID=1} after {ID=1 NAME=null PRICE=null MADE=null}"},
 		{`"op_type":"U","after":{"ID":1,"PRICE":1}`, "update {ID=1} after {ID=1 NAME=null PRICE=1.00 MADE=null} lacks NAME lacks MADE"},
 		{`"op_type":"D","before":{"ID":1}`, "delete {ID=1}"},
 		{`"op_type":"D","before":{"ID":1},"after":{"ID":1}`, "images_contradict"},
@@ -282,6 +284,21 @@ func TestDMS(t *testing.T) {
 	}
 	if ev, err := newDecoder(t, o).Decode(Record{Topic: "shop", Value: l[1]}); err != nil || ev.Snapshot != SnapshotRow || ev.HasIdentity || ev.SourceTime != 0 {
 		t.Errorf("%v, %+v", err, ev)
+	}
+	for what, value := range map[string][]byte{
+		"a loaded row":                   bytes.Replace(l[2], []byte(`"insert"`), []byte(`"load"`), 1),
+		"no place in the transaction":    bytes.Replace(l[2], []byte(`"transaction-record-id":1,`), nil, 1),
+		"no transaction":                 bytes.Replace(l[2], []byte(`"transaction-id":1139,`), nil, 1),
+		"a position that is not telling": bytes.Replace(l[2], []byte(`"stream-position":"00000002/7C007178.3.00000002/7C007178"`), []byte(`"x":1`), 1),
+	} {
+		if ev, err := newDecoder(t, o).Decode(Record{Topic: "shop", Value: value}); err != nil || ev.HasIdentity {
+			t.Errorf("%s: %v, %+v", what, err, ev)
+		}
+	}
+	mysql := o
+	mysql.Connector = "mysql"
+	if got := tell(t, newDecoder(t, mysql), Record{Topic: "shop", Value: l[4]}); strings.Contains(got, "before") {
+		t.Errorf("an image that may be the key's alone is trusted: %s", got)
 	}
 	const meta = `"metadata":{"record-type":"data","table-name":"t","operation":`
 	for _, c := range [][2]string{
