@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,6 +155,29 @@ func TestMaxwell(t *testing.T) {
 		ev, err := d.Decode(Record{Topic: "shop", Value: l[i]})
 		if got := fmt.Sprint(ev.Native, " ", ev.Txn, " ", ev.SourceTime, " ", ev.HasIdentity, " ", uint8(ev.Snapshot)); err != nil || got != want {
 			t.Errorf("line %d: %v, %s", i, err, got)
+		}
+	}
+}
+
+// TestMaxwellHints: with hints, dates and times are such as SQL writes them, not text; without a zone an instant is not known.
+func TestMaxwellHints(t *testing.T) {
+	o := Options{Form: FormMaxwell}
+	for column, name := range map[string]string{"d": "IsoDate", "t": "IsoTimestamp", "h": "IsoTime", "z": "ZonedTimestamp"} {
+		o.Hints = append(o.Hints, Hint{column, []byte(`{"type":"string","optional":true,"name":"io.debezium.time.` + name + `"}`)})
+	}
+	for _, c := range [][2]string{
+		{`{"id":1,"d":"2026-03-01","t":"2026-03-01 08:15:00.25"}`, "d=2026-03-01 t=2026-03-01T08:15:00.250000 h=null z=null id=1"},
+		{`{"id":1,"d":"2026-03-01T00:00:00Z","t":"2026-03-01","h":"08:15:00"}`, "d=2026-03-01 t=2026-03-01T00:00:00.000000 h=08:15:00.000000 z=null id=1"},
+		{`{"id":1,"d":"0000-00-00","z":"2026-03-01 08:15:00 +02:00"}`, "d=null t=null h=null z=2026-03-01T06:15:00.000000Z id=1"},
+		{`{"id":1,"d":"2026-03-01 08:15:00"}`, "temporal_format"},
+		{`{"id":1,"z":"2026-03-01 08:15:00"}`, "temporal_format"},
+		{`{"id":1,"t":"2026-03-01 08:15:00x"}`, "temporal_format"},
+	} {
+		slices.SortFunc(o.Hints, func(a, b Hint) int { return strings.Index("dthz", a.Column) - strings.Index("dthz", b.Column) })
+		got := tell(t, newDecoder(t, o), foreignRecord(maxwellOf(`"type":"insert","data":`+c[0])))
+		got = strings.TrimSuffix(strings.TrimPrefix(got, "create after {"), "}")
+		if got, _, _ = strings.Cut(got, "} report"); got != c[1] {
+			t.Errorf("%s: %s, want %s", c[0], got, c[1])
 		}
 	}
 }
