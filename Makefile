@@ -49,7 +49,7 @@ fmt: ## gofumpt and gci over the tree
 
 fuzz: ## every FuzzXxx below FUZZ_DIR (.) for FUZZTIME (20s), FUZZ_JOBS (1) of them at a time
 	@grep -rEo --include='*_test.go' --exclude-dir='.?*' '^func (Fuzz[A-Za-z0-9_]+)' $(FUZZ_DIR) | sed 's|/[^/]*_test.go:func | |' | sort -u | \
-	xargs -L1 -P$(FUZZ_JOBS) bash -c 'echo "== $$1 $$2"; go test -run "^$$" -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) $(ARGS) "./$$1" 2>&1 | sed "s/^/$$2: /"; exit $${PIPESTATUS[0]}' fuzz
+	xargs -L1 -P$(FUZZ_JOBS) bash -c 'echo "== $$1 $$2"; go test -run "^$$" -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $(ARGS) "./$$1" 2>&1 | sed "s/^/$$2: /"; exit $${PIPESTATUS[0]}' fuzz
 
 amoro: ## every table that Amoro wrote: adopted, and 20 batches of changes on each, checked by Iceberg's Java library (minutes)
 	@peer='$(CURDIR)/deploy/peers/javaiceberg'; "$$peer/install" >/dev/null 2>&1 || { echo 'amoro: SKIPPED javaiceberg: it cannot be had here' >&2; peer=; }; \

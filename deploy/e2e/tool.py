@@ -10,7 +10,7 @@ tool.py drained TOTAL [--loose]     reads `firn source list --json`: status 0 on
 tool.py parked TABLE...             reads `firn parked list --json`: prints the entries of these tables
 tool.py field NAME...               reads one JSON object, prints these fields on one line
 tool.py differ WANT GOT             of the first rows that differ in two dumps, their members that do
-tool.py framed SAMPLES URL OUT      registers the recorded Avro schemas and writes a recording of events that name them
+tool.py framed SAMPLES URL OUT      registers the recorded Avro schemas, one in JSON Schema and one in Protobuf, and writes a recording of events that name them
 """
 import base64
 import gzip
@@ -165,13 +165,14 @@ def differ(want, got):
 
 def framed(samples, url, out):
     """Registers the recorded Avro schemas and writes the create and the update of Confluent's framing with the ids that they got."""
-    schemas = json.load(open(f"{samples}/wire_schemas.json"))["ids"]
-    ids = {}
-    for old, s in schemas.items():
-        body = json.dumps({"schema": json.dumps(s["schema"])}).encode()
-        request = urllib.request.Request(f"{url}/subjects/avro-{old}/versions", body, {"Content-Type": "application/vnd.schemaregistry.v1+json"})
+    def register(subject, schema, **more):
+        body = json.dumps({"schema": schema, **more}).encode()
+        request = urllib.request.Request(f"{url}/subjects/{subject}/versions", body, {"Content-Type": "application/vnd.schemaregistry.v1+json"})
         with urllib.request.urlopen(request, timeout=20) as answer:
-            ids[int(old)] = json.load(answer)["id"]
+            return json.load(answer)["id"]
+
+    schemas = json.load(open(f"{samples}/wire_schemas.json"))["ids"]
+    ids = {int(old): register(f"avro-{old}", json.dumps(s["schema"])) for old, s in schemas.items()}
     frame = lambda b: b"\0" + ids[int.from_bytes(b[1:5], "big")].to_bytes(4, "big") + b[5:]
     with open(out, "w") as f:
         for line in open(f"{samples}/wire_avro.jsonl"):
@@ -180,6 +181,57 @@ def framed(samples, url, out):
                 continue
             key, value = (base64.b64encode(frame(b)).decode() for b in (r["key"].encode("latin-1"), base64.b64decode(r["value_b64"])))
             f.write(json.dumps({"topic": r["topic"], "partition": 0, "offset": r["offset"], "timestamp": r["timestamp"], "key_b64": key, "value_b64": value}) + "\n")
+        for topic, key, value in (json_schema_event(register), protobuf_event(register)):
+            key, value = (base64.b64encode(b).decode() for b in (key, value))
+            f.write(json.dumps({"topic": topic, "partition": 0, "offset": 0, "timestamp": 1767225600000, "key_b64": key, "value_b64": value}) + "\n")
+
+
+def prefix(schema_id):
+    return b"\0" + schema_id.to_bytes(4, "big")
+
+
+def json_schema_event(register):
+    """A create whose key and value have JSON Schemas, the value's with a registered reference."""
+    integer = {"type": "integer", "connect.type": "int32", "connect.index": 0}
+    day = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "io.debezium.time.Date", "type": "integer", "connect.type": "int32"}
+    register("json-day", json.dumps(day), schemaType="JSON")
+    row = {"type": "object", "title": "json.t.Value", "properties": {"id": integer, "day": {"oneOf": [{"type": "null"}, {"$ref": "day.json"}], "connect.index": 1}}}
+    envelope = {"type": "object", "title": "json.t.Envelope", "properties": {
+        "after": {"oneOf": [{"type": "null"}, row]}, "source": {"type": "object", "properties": {"connector": {"type": "string"}}}, "op": {"type": "string"}}}
+    key = register("json-key", json.dumps({"type": "object", "title": "json.t.Key", "properties": {"id": integer}}), schemaType="JSON")
+    value = register("json-value", json.dumps(envelope), schemaType="JSON", references=[{"name": "day.json", "subject": "json-day", "version": 1}])
+    event = {"after": {"id": 1, "day": 20454}, "source": {"connector": "postgresql"}, "op": "c"}
+    return "e2e.json.t", prefix(key) + b'{"id":1}', prefix(value) + json.dumps(event).encode()
+
+
+def protobuf_event(register):
+    """A create in Protobuf, whose schema imports a registered one; the key is its second message."""
+    head = 'syntax = "proto3";\npackage e2e;\n'
+    register("protobuf-color", head + "enum Color {\n  NONE = 0;\n  RED = 1;\n}\n", schemaType="PROTOBUF")
+    text = head + """import "color.proto";
+import "google/protobuf/wrappers.proto";
+message Envelope {
+  Value after = 1;
+  Source source = 2;
+  string op = 3;
+  message Value {
+    int32 id = 1;
+    google.protobuf.StringValue name = 2;
+    optional sint64 n = 3;
+    repeated Color colors = 4;
+  }
+  message Source {
+    string connector = 1;
+  }
+}
+message Key {
+  int32 id = 1;
+}
+"""
+    schema = register("protobuf-value", text, schemaType="PROTOBUF", references=[{"name": "color.proto", "subject": "protobuf-color", "version": 1}])
+    field = lambda n, b: bytes([n << 3 | 2, len(b)]) + b
+    after = b"\x08\x01" + field(2, field(1, "Ž".encode())) + b"\x18\x01" + field(4, b"\x01\x00")
+    return "e2e.protobuf.t", prefix(schema) + b"\x02\x02\x08\x01", prefix(schema) + b"\0" + field(1, after) + field(2, field(1, b"postgresql")) + field(3, b"c")
 
 
 if __name__ == "__main__":

@@ -259,22 +259,50 @@ func FuzzJSONSchema(f *testing.F) {
 	})
 }
 
-// FuzzProtobuf: as FuzzAvro, of bodies of any schema.
-func FuzzProtobuf(f *testing.F) {
-	for i, l := range readLines(f, samples+"types.jsonl") {
+// protoSeeds calls f with schemas and bodies.
+func protoSeeds(tb testing.TB, f func(s Schema, body []byte)) {
+	tb.Helper()
+	for i, l := range readLines(tb, samples+"types.jsonl") {
 		schemas := registrar{}
-		if r, why := schemas.asProtobuf(f, l.Record, protoMode(i%3)); why == "" && i%2 == 0 {
-			f.Add(string(schemas[SchemaRef{ID: 2}].Text), r.Value[5:])
+		if r, why := schemas.asProtobuf(tb, l.Record, protoMode(i%3)); why == "" {
+			f(schemas[SchemaRef{ID: 2}], r.Value[5:])
 		}
 	}
 	for _, v := range []string{"repeated sint32 v = 2;", "map<int32, Leaf> v = 2;", "oneof o { Pair v = 2; string w = 3; }", "repeated Leaf v = 2; repeated bool w = 3;", "google.protobuf.StringValue v = 2;"} {
-		f.Add(string(protoEnvelope(v).Text), protoCreate(protoBody{}.bytes(2, []byte{8, 1}).varint(3, 1).bytes(2, []byte{18, 0})).Value[5:])
+		f(protoEnvelope(v), protoCreate(protoBody{}.bytes(2, []byte{8, 1}).varint(3, 1).bytes(2, []byte{18, 0})).Value[5:])
 	}
-	f.Fuzz(func(t *testing.T, schema string, body []byte) {
-		d := newDecoder(t, Options{Format: FormatConfluentProtobuf, KeyFormat: FormatPlain, Identity: IdentityFull})
-		d.AddSchema(SchemaRef{ID: 2}, Schema{Text: []byte(schema)})
+}
+
+// FuzzProtobuf: as FuzzAvro, of bodies of many schemas.
+func FuzzProtobuf(f *testing.F) {
+	var decoders []*Decoder
+	protoSeeds(f, func(s Schema, body []byte) {
+		d := newDecoder(f, Options{Format: FormatConfluentProtobuf, KeyFormat: FormatPlain, Identity: IdentityFull})
+		d.AddSchema(SchemaRef{ID: 2}, s)
+		f.Add(uint16(len(decoders)), body)
+		decoders = append(decoders, d)
+	})
+	f.Fuzz(func(t *testing.T, which uint16, body []byte) {
+		d := decoders[int(which)%len(decoders)]
 		r := Record{Topic: "p.s.t", Key: []byte(`{"id":1}`), Value: append([]byte{0, 0, 0, 0, 2}, body...)}
 		checkDecode(t, d, r) // compiles the schema
+		checkAllocated(t, d, r)
+	})
+}
+
+// FuzzProtobufSchema: the same of any schema.
+func FuzzProtobufSchema(f *testing.F) {
+	n := 0
+	protoSeeds(f, func(s Schema, body []byte) {
+		if n++; n%3 == 0 {
+			f.Add(s.Text, body)
+		}
+	})
+	f.Fuzz(func(t *testing.T, schema, body []byte) {
+		d := newDecoder(t, Options{Format: FormatConfluentProtobuf, KeyFormat: FormatPlain, Identity: IdentityFull})
+		d.AddSchema(SchemaRef{ID: 2}, Schema{Text: schema})
+		r := Record{Topic: "p.s.t", Key: []byte(`{"id":1}`), Value: append([]byte{0, 0, 0, 0, 2}, body...)}
+		checkDecode(t, d, r)
 		checkAllocated(t, d, r)
 	})
 }
