@@ -3,6 +3,7 @@ package decode
 import (
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -233,7 +234,7 @@ func TestProtobufTypes(t *testing.T) {
 
 		{"packed", "repeated sint32 v = 2;", protoBody{}.bytes(2, []byte{1, 2, 0x80, 1}), "list<int>", "[-1,1,64]"},
 		{"not packed", "repeated sint32 v = 2;", protoBody{}.varint(2, 1).varint(2, 2), "list<int>", "[-1,1]"},
-		{"both, between others", "repeated sint32 v = 2; int32 w = 3;", protoBody{}.bytes(2, []byte{2}).varint(3, 1).varint(2, 4).varint(3, 1).bytes(2, []byte{6, 8}), "list<int>", "[1,2,3,4]"},
+		{"both, between others", "repeated sint32 v = 2; int32 w = 3;", protoBody{}.bytes(2, []byte{2, 10}).varint(3, 1).varint(2, 4).varint(3, 1).bytes(2, []byte{6, 8}), "list<int>", "[1,5,2,3,4]"},
 		{"packed nothing", "repeated int32 v = 2;", protoBody{}.bytes(2, nil), "list<int>", "[]"},
 		{"packed fixed", "repeated fixed32 v = 2;", protoBody{}.bytes(2, []byte{1, 0, 0, 0, 2, 0, 0, 0}), "list<long>", "[1,2]"},
 		{"packed doubles", "repeated double v = 2;", protoBody{}.bytes(2, make([]byte, 16)), "list<double>", "[0,0]"},
@@ -276,6 +277,12 @@ func TestProtobufBad(t *testing.T) {
 	for range maxProtoDepth + 2 {
 		deep = protoBody{}.bytes(3, deep)
 	}
+	chain, chained := "M0 v = 2;", protoBody{}
+	for i := range 120 {
+		chain += fmt.Sprintf(" message M%d { M%d m = 1; }", i, i+1)
+		chained = protoBody{}.bytes(1, chained)
+	}
+	chain += " message M120 { int32 a = 1; }"
 	with := func(value ...byte) Record {
 		r := protoCreate(nil)
 		r.Value = append([]byte{}, value...)
@@ -311,6 +318,7 @@ func TestProtobufBad(t *testing.T) {
 		{"no time", "google.type.TimeOfDay v = 2;", protoCreate(protoBody{}.bytes(2, protoBody{}.varint(2, 60))), ReasonTemporalFormat},
 		{"no nanoseconds", "google.protobuf.Timestamp v = 2;", protoCreate(protoBody{}.bytes(2, protoBody{}.varint(2, 1<<30))), ReasonTemporalFormat},
 		{"recursion", "Pair v = 2;", protoCreate(protoBody{}.bytes(2, deep)), ReasonSchemaInvalid},
+		{"levels", chain, protoCreate(protoBody{}.bytes(2, chained)), ReasonProtoDecode},
 		{"a null key of a map", "message VEntry { optional int32 key = 1; int32 value = 2; } repeated VEntry v = 2;", protoCreate(protoBody{}.bytes(2, protoBody{}.varint(2, 1))), ReasonTypeMismatch},
 
 		{"no schema", "nonsense", protoCreate(nil), ReasonSchemaInvalid},
@@ -460,5 +468,18 @@ func TestProtobufOtherTopics(t *testing.T) {
 	ev, err := d.Decode(Record{Topic: "p.transaction", Value: []byte{0, 0, 0, 0, 2, 0, 10, 1, 'B'}})
 	if err != nil || ev.Kind != Transaction {
 		t.Errorf("%v, %+v", err, ev)
+	}
+}
+
+// TestProtobufNesting: brackets are counted where they are brackets.
+func TestProtobufNesting(t *testing.T) {
+	deep := strings.Repeat("[", maxSchemaDepth+1)
+	for text, ok := range map[string]bool{
+		deep: false, strings.Repeat("{}", 1000): true, `"` + deep + `"`: true, "'\\'" + deep + "'": true, "//" + deep: true, "//x\n" + deep: false,
+		"/*" + deep + "*/ {": true, "/**/" + deep: false, "/*" + deep: true, "/ " + deep: false, `"` + "\n" + deep: false,
+	} {
+		if err := checkNesting([]byte(text)); (err == nil) != ok {
+			t.Errorf("%.20q: %v", text, err)
+		}
 	}
 }
