@@ -301,7 +301,7 @@ func TestJSONSchemaBad(t *testing.T) {
 		{"no JSON", Schema{Text: []byte("syntax")}, "{}", ReasonSchemaInvalid},
 		{"two documents", Schema{Text: []byte("{}{}")}, "{}", ReasonSchemaInvalid},
 		{"a member twice", Schema{Text: []byte(`{"type":"object","type":"array"}`)}, "{}", ReasonSchemaInvalid},
-		{"Avro", Schema{Text: []byte(`"int"`), Type: "AVRO"}, "{}", ReasonSchemaInvalid},
+		{"Avro, by its registry", Schema{Text: jsonEnvelope(`{"type":"string"}`).Text, Type: "AVRO"}, jsonCreate(`"x"`), ReasonSchemaInvalid},
 		{"any", jsonEnvelope("true"), "{}", ReasonSchemaInvalid},
 		{"any object", jsonEnvelope("{}"), "{}", ReasonSchemaInvalid},
 		{"union", jsonEnvelope(`{"oneOf":[{"type":"string"},{"type":"integer"}]}`), "{}", ReasonSchemaInvalid},
