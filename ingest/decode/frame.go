@@ -238,6 +238,9 @@ func (d *Decoder) schemaOf(ref SchemaRef, e encoding) (*parsed, bool) {
 			return nil, d.fail(f.rej.Reason, "%s", f.rej.Detail)
 		}
 	}
+	if ref.Kind == RefInline && e == encodingProtobuf { // compiling one takes 200 times its size in memory: not for what any record may say
+		return nil, d.fail(ReasonSchemaInvalid, "a Protobuf schema in a header is not read: have the producer send the schema's id")
+	}
 	if ref.Kind == RefInline {
 		d.AddSchema(ref, Schema{Text: []byte(ref.Name)})
 		return d.schemaOf(ref, e)

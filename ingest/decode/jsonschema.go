@@ -68,7 +68,7 @@ func readJSON(dec *json.Decoder, depth int) (jsonNode, error) {
 		return readJSONArray(dec, depth)
 	}
 	o := &jsonObject{}
-	seen := map[string]bool{}
+	var seen map[string]bool
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
@@ -77,6 +77,9 @@ func readJSON(dec *json.Decoder, depth int) (jsonNode, error) {
 		key, _ := name.(string) // the decoder takes nothing else
 		if seen[key] {
 			return nil, fmt.Errorf("member %q is there twice", key)
+		}
+		if seen == nil {
+			seen = map[string]bool{}
 		}
 		seen[key] = true
 		value, err := readJSON(dec, depth-1)

@@ -409,6 +409,10 @@ func TestProtobufFramings(t *testing.T) {
 			t.Errorf("%v, want %s", err, name)
 		}
 	}
+	_, err = newDecoder(t, Options{Format: FormatApicurioProtobuf, NoKey: true}).Decode(Record{Value: value, Headers: []changelog.Header{header("apicurio.value.schema", protoFile)}})
+	if err == nil || reasonOf(err) != ReasonSchemaInvalid {
+		t.Errorf("a schema in a header: %v", err)
+	}
 	for value, reason := range map[string]string{"\x7f": ReasonFrameShort, "\x02\x08\x01": ReasonProtoIndex, ref("Nobody"): ReasonProtoIndex, "": ReasonFrameShort} {
 		_, err := decodeFramed(t, newDecoder(t, Options{Format: FormatApicurioProtobuf, NoKey: true}), Record{Value: join("\x00\x00\x00\x00\x02", value)}, map[SchemaRef]Schema{{Kind: RefContentID, ID: 2}: protoEnvelope("int32 v = 2;")})
 		if err == nil || reasonOf(err) != reason {
