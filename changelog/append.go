@@ -11,8 +11,10 @@ type Append struct {
 
 	// Unparked are the IDs of parked records that are gone once the append is durable: it holds their changes, or they are
 	// given up. Reparked are parked records in the place of those with their IDs. The append is refused whole if one of them
-	// is not there, so that what was parked is applied once (P1), whoever else works on it.
+	// is not there, so that what was parked is applied once (P1), whoever else works on it. Skipped are those of Unparked that
+	// are given up.
 	Unparked []uint64
+	Skipped  []uint64
 	Reparked []Parked
 }
 
@@ -32,6 +34,7 @@ type Header struct {
 type Parked struct {
 	ID      uint64  // given by the LogStore: ascending, never reused
 	Table   TableID // 0: the record reached no table
+	Target  string  // the name of the table that it is for, where Table is 0; empty: not known
 	Key     Key     // nil: the key was not readable
 	Reason  string  // one of the reasons of spec/debezium.md 5.2
 	Detail  string  // what and where; at most 256 bytes of the record's own text
@@ -43,6 +46,9 @@ type Parked struct {
 	RecordKey   []byte
 	RecordValue []byte
 	Headers     []Header
+
+	Attempts int // replays that failed
+	Part     int // tells apart what is parked of one source record
 
 	Cut  *ParkedCut  // RecordValue is the beginning of a larger value; nil: it is whole
 	Edit *ParkedEdit // what an operator put in place of the record; nil: nothing

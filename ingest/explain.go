@@ -33,7 +33,8 @@ var own = map[string]string{
 	reasonTableUnfit:     "the table's settings go with the columns of its first events",
 }
 
-func rule(reason string) string {
+// Rule returns the rule behind a reason, as a sentence.
+func Rule(reason string) string {
 	if r := own[reason]; r != "" {
 		return r
 	}
@@ -46,7 +47,7 @@ func (p *Pipeline) ExplainParked(ctx context.Context, id uint64) (ParkedExplanat
 	if err != nil {
 		return ParkedExplanation{}, err
 	}
-	e := ParkedExplanation{Rule: rule(rec.Reason)}
+	e := ParkedExplanation{Rule: Rule(rec.Reason)}
 	if e.Queue, err = p.holds(&rec); err != nil {
 		return ParkedExplanation{}, err
 	}

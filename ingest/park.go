@@ -132,6 +132,19 @@ func (w *worker) sample(column string) bool {
 	return true
 }
 
+// partOf numbers what is parked of one record, so that each has a place of its own: from 0 when it is read, from -1 down when a
+// replay reports it.
+func (w *worker) partOf(r *Record) int {
+	n := 0
+	for i := len(w.batch.parked) - 1; i >= 0 && w.batch.parked[i].Position.Offset == r.Offset; i-- {
+		n++
+	}
+	if w.repairs {
+		return -1 - n
+	}
+	return n
+}
+
 func (w *worker) park(r *Record, reason, detail string, applied bool) {
 	if len(detail) > maxDetail {
 		detail = strings.ToValidUTF8(detail[:maxDetail], "")
@@ -141,7 +154,8 @@ func (w *worker) park(r *Record, reason, detail string, applied bool) {
 		value = w.decoder.Part() // its own part of the record: the others are applied
 	}
 	w.batch.parked = append(w.batch.parked, changelog.Parked{
-		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp,
+		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp, Target: w.table.name,
+		Part: w.partOf(r),
 		RecordKey: r.Key, RecordValue: value, Headers: r.Headers,
 	})
 	w.cut(&w.batch.parked[len(w.batch.parked)-1])

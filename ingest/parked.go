@@ -142,7 +142,7 @@ func (p *Pipeline) SkipParked(ctx context.Context, id uint64, queue bool) (Parke
 	}
 	var out ParkedOutcome
 	if !holds {
-		if err := p.settle(ctx, changelog.Append{Unparked: []uint64{id}}); err != nil {
+		if err := p.settle(ctx, changelog.Append{Unparked: []uint64{id}, Skipped: []uint64{id}}); err != nil {
 			return ParkedOutcome{}, err
 		}
 		out.Skipped = 1
@@ -375,6 +375,7 @@ type queueReplay struct {
 	head uint64
 
 	gone             []uint64 // applied or given up
+	givenUp          []uint64 // those of them
 	applied, skipped int
 	failed, next     *changelog.Parked // the record that ended it; the one that the next part begins with
 }
@@ -387,7 +388,7 @@ func (q *queueReplay) take(ctx context.Context, rec *changelog.Parked) (full boo
 		if q.give == giveUpHead && rec.ID != q.head {
 			return false, refuse(q.head, "it queues behind record %d of its key: replay or skip that one first, or give up the whole queue (--queue)", rec.ID)
 		}
-		q.gone = append(q.gone, rec.ID)
+		q.gone, q.givenUp = append(q.gone, rec.ID), append(q.givenUp, rec.ID)
 		q.skipped++
 		q.batch.stale = append(q.batch.stale[:0], changelog.StaleMark{Table: rec.Table, Key: rec.Key, Set: true})
 		return false, nil
@@ -405,6 +406,7 @@ func (q *queueReplay) take(ctx context.Context, rec *changelog.Parked) (full boo
 	case reason != "":
 		failed := *rec
 		failed.Reason, failed.Detail = reason, detail
+		failed.Attempts++
 		q.failed = &failed
 	case changed:
 		q.applied++
@@ -418,7 +420,7 @@ func (q *queueReplay) take(ctx context.Context, rec *changelog.Parked) (full boo
 
 // commit makes what was taken durable, with the mark that the key has afterwards.
 func (q *queueReplay) commit(ctx context.Context, t *Table, key changelog.Key, more bool, out *ParkedOutcome) error {
-	a := changelog.Append{Unparked: q.gone}
+	a := changelog.Append{Unparked: q.gone, Skipped: q.givenUp}
 	suspect := q.batch.mark(key).Set
 	mark := changelog.StaleMark{Table: t.ID, Key: key, Set: true, Hold: q.mark.Hold, Skipped: suspect, Reason: q.mark.Reason}
 	switch {
@@ -549,6 +551,7 @@ func (w *worker) alone(ctx context.Context, rec *changelog.Parked, force bool, o
 	if reason != "" {
 		now := *rec
 		now.Reason, now.Detail = reason, detail
+		now.Attempts++
 		out.fail(rec.ID, reason, detail)
 		return w.runner.pipeline.settle(ctx, changelog.Append{Reparked: []changelog.Parked{now}})
 	}

@@ -431,7 +431,7 @@ func TestReplayCrash(t *testing.T) {
 // repairLife reads and repairs until the power fails, or to the end.
 func repairLife(t *testing.T, disk *vfs.MemFS, m *maker, rng *rand.Rand, last bool, skipped map[uint64]int64) (*vfs.MemFS, bool) {
 	t.Helper()
-	o := logstore.Options{FS: disk, MinFreeBytes: -1}
+	o := logstore.Options{FS: disk, MinFreeBytes: -1, ParkedTable: parkedTable}
 	db, err := logstore.OpenDB("d", o)
 	if err != nil {
 		t.Fatal(err)
@@ -446,6 +446,7 @@ func repairLife(t *testing.T, disk *vfs.MemFS, m *maker, rng *rand.Rand, last bo
 		t.Fatal(err)
 	}
 	defer store.Close()
+	checkParkedTable(t, store, reg, "a_b")
 	s := newMemSource(m.records)
 	s.batch = 1 + rng.IntN(10)
 	s.order = func(ingest.Partition, int64) { time.Sleep(100 * time.Microsecond) }
@@ -477,6 +478,12 @@ func repairLife(t *testing.T, disk *vfs.MemFS, m *maker, rng *rand.Rand, last bo
 	for repairOne(t, p, store, rng, skipped) {
 	}
 	checkRepaired(t, store, reg, m, skipped)
+	states := checkParkedTable(t, store, reg, "a_b")
+	for _, offset := range skipped {
+		if got := states[offset]; got != logstore.ParkedSkipped {
+			t.Errorf("offset %d was skipped, its row is %q", offset, got)
+		}
+	}
 	return nil, true
 }
 

@@ -87,6 +87,10 @@ func (s *Store) submit(ctx context.Context, a *changelog.Append) (*Ticket, error
 		s.release(e)
 		return nil, fmt.Errorf("append: %w", err)
 	}
+	if err := s.parkedRows(ctx, e, a); err != nil {
+		s.release(e)
+		return nil, fmt.Errorf("append: %w", err)
+	}
 	for i := range e.tables { // here, so that the committer never reads
 		if _, err := s.table(e.tables[i].id); err != nil {
 			s.release(e)
@@ -200,11 +204,15 @@ func (s *Store) applyGroup(g *group) error {
 			t.fail(err)
 			continue
 		}
-		if err := s.number(t); err != nil {
+		if err := s.number(t, 0); err != nil {
 			t.fail(err)
 			continue
 		}
-		if err := s.build(g.batch, t.e); err != nil {
+		firstParked := s.parked.take(len(t.e.parked))
+		if err := s.rowsOfParked(t, firstParked); err != nil {
+			return err
+		}
+		if err := s.build(g.batch, t.e, firstParked); err != nil {
 			return err
 		}
 		tickets, parked = append(tickets, t), parked || len(t.e.parked) > 0 || len(t.e.settled) > 0
@@ -222,10 +230,10 @@ func (s *Store) applyGroup(g *group) error {
 	return nil
 }
 
-// number gives the changes of t their SeqNums.
-func (s *Store) number(t *Ticket) error {
+// number gives the changes of t their SeqNums, from its table at first on.
+func (s *Store) number(t *Ticket, first int) error {
 	s.mu.RLock()
-	for i := range t.e.tables {
+	for i := first; i < len(t.e.tables); i++ {
 		part := &t.e.tables[i]
 		if part.log = s.mu.tables[part.id]; part.log == nil {
 			s.mu.RUnlock()
@@ -233,8 +241,10 @@ func (s *Store) number(t *Ticket) error {
 		}
 	}
 	s.mu.RUnlock()
-	t.result.Last = make(map[changelog.TableID]changelog.SeqNum, len(t.e.tables))
-	for i := range t.e.tables {
+	if first == 0 {
+		t.result.Last = make(map[changelog.TableID]changelog.SeqNum, len(t.e.tables))
+	}
+	for i := first; i < len(t.e.tables); i++ {
 		part := &t.e.tables[i]
 		part.base = part.log.next
 		part.log.next += changelog.SeqNum(part.count)
@@ -244,9 +254,8 @@ func (s *Store) number(t *Ticket) error {
 	return nil
 }
 
-// build adds the writes of e to b.
-func (s *Store) build(b *pebble.Batch, e *encoded) error {
-	firstParked := s.parked.take(len(e.parked))
+// build adds the writes of e to b. firstParked is the id of the first of its parked records.
+func (s *Store) build(b *pebble.Batch, e *encoded, firstParked uint64) error {
 	for i := range e.ops {
 		o := &e.ops[i]
 		key, val := e.arena[o.key:o.val], e.arena[o.val:o.end]
@@ -334,9 +343,10 @@ func (s *Store) syncGroup(g *group) error {
 	return nil
 }
 
-// publish makes a synced append visible: SeqNums first, then positions, so that who waits for a position sees its rows.
+// publish makes a synced append visible: SeqNums first, then positions, so that who waits for a position sees its rows. The rows of
+// parked records come before the changes of other tables, so that a flush of those finds them (P4).
 func (s *Store) publish(e *encoded) (changes int) {
-	for i := range e.tables {
+	for i := len(e.tables) - 1; i >= 0; i-- {
 		part := &e.tables[i]
 		changes += int(part.count) //nolint:gosec // bounded by maxAppendBytes
 		s.mu.RLock()

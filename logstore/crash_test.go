@@ -19,12 +19,12 @@ import (
 // crashAt opens a Store on a disk that loses power at its k-th write after Open, and runs work on it. dead tells work
 // that power is lost: what is acknowledged before need be there. It returns the disk as it is after the loss, nil if
 // work did fewer writes.
-func crashAt(t *testing.T, k int, work func(s *testStore, dead func() bool)) *vfs.MemFS {
+func crashAt(t *testing.T, k int, options func(vfs.FS) Options, work func(s *testStore, dead func() bool)) *vfs.MemFS {
 	t.Helper()
 	disk := vfs.NewCrashableMem()
 	var left atomic.Int64
 	var after atomic.Pointer[vfs.MemFS]
-	o := testOptions(errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	o := options(errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && left.Add(-1) == 0 {
 			after.Store(disk.CrashClone(vfs.CrashCloneCfg{})) // only synced data survives
 		}
@@ -43,13 +43,18 @@ func crashAt(t *testing.T, k int, work func(s *testStore, dead func() bool)) *vf
 // sweep loses power at each write of work once and checks what is left. It returns the number of writes.
 func sweep(t *testing.T, work func(s *testStore, dead func() bool), check func(t *testing.T, k int, s *testStore)) {
 	t.Helper()
+	sweepWith(t, testOptions, work, check)
+}
+
+func sweepWith(t *testing.T, options func(vfs.FS) Options, work func(s *testStore, dead func() bool), check func(t *testing.T, k int, s *testStore)) {
+	t.Helper()
 	for k := 1; ; k++ {
-		disk := crashAt(t, k, work)
+		disk := crashAt(t, k, options, work)
 		if disk == nil {
 			t.Logf("%d writes", k-1)
 			return
 		}
-		s, err := tryOpen(t, "d", testOptions(disk))
+		s, err := tryOpen(t, "d", options(disk))
 		if err != nil {
 			t.Fatalf("crash at write %d: %v", k, err)
 		}

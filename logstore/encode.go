@@ -60,6 +60,7 @@ type parkedPart struct {
 	table  changelog.TableID
 	reason string
 	bytes  int64
+	op     int // place of the write that stores it
 }
 
 // encoded is an append as the committer takes it. It is made by the caller's goroutine and reused.
@@ -70,6 +71,7 @@ type encoded struct {
 	positions []changelog.StreamPosition
 	parked    []parkedPart
 	settled   []settledPart
+	rowsOf    []parkedRow // in tables of parked records
 
 	block  blockWriter
 	newest newest
@@ -78,6 +80,8 @@ type encoded struct {
 func (e *encoded) reset() {
 	e.arena, e.ops, e.tables = e.arena[:0], e.ops[:0], e.tables[:0]
 	e.positions, e.parked, e.settled = e.positions[:0], e.parked[:0], e.settled[:0]
+	clear(e.rowsOf) // they hold records
+	e.rowsOf = e.rowsOf[:0]
 }
 
 // begin and end bracket the writing of one op: key, value, end.

@@ -43,6 +43,8 @@ type Options struct {
 	MinFreeBytes int64
 	// ParkedBytes bounds the parked records: an append of more gets ErrParkedFull. Default 1 GiB.
 	ParkedBytes int64
+	// ParkedTable is where parked records have rows, too. Default: nowhere.
+	ParkedTable ParkedTable
 
 	// FS is where the files are. Default vfs.Default.
 	FS vfs.FS
@@ -101,5 +103,8 @@ func (o *Options) Validate() error {
 	least("Retention.Time", int64(o.Retention.Time), 0)
 	least("Retention.Bytes", o.Retention.Bytes, 0)
 	least("MovedRetention", int64(o.MovedRetention), 0)
+	if o.ParkedTable.Name != "" && o.ParkedTable.Target == nil {
+		errs = append(errs, errors.New("ParkedTable has a Name and no Target"))
+	}
 	return errors.Join(errs...)
 }

@@ -19,10 +19,13 @@ import (
 // parkedVersion begins the value of a parked record. Written to disk, append only.
 const (
 	parkedVersion = 1
-	parkedMore    = 2 // of a record that is cut or edited: flags and what they tell of follow the headers
+	parkedMore    = 2 // of a record with what flags tell of: they follow the headers
 
-	flagCut  = 0x01
-	flagEdit = 0x02
+	flagCut      = 0x01
+	flagEdit     = 0x02
+	flagTarget   = 0x04
+	flagAttempts = 0x08
+	flagPart     = 0x10
 )
 
 const metaNextParked = "next-parked"
@@ -37,8 +40,8 @@ func (e *encoded) park(p *changelog.Parked) {
 	e.arena = keyspace.Parked(e.arena, p.Table, 0)
 	val := e.begin()
 	e.arena = appendParked(e.arena, p)
+	e.parked = append(e.parked, parkedPart{table: p.Table, reason: p.Reason, bytes: int64(e.begin() - key), op: len(e.ops)})
 	e.end(opParked, key, val, 0, n)
-	e.parked = append(e.parked, parkedPart{table: p.Table, reason: p.Reason, bytes: int64(e.begin() - key)})
 	if p.Key != nil {
 		key = e.begin()
 		e.arena = keyspace.ParkedKey(e.arena, p.Table, p.Key, 0)
@@ -50,7 +53,7 @@ func (e *encoded) park(p *changelog.Parked) {
 
 // appendParked appends the stored form of p, all but ID and Table, which its key has.
 func appendParked(dst []byte, p *changelog.Parked) []byte {
-	more := flag(p.Cut != nil)*flagCut | flag(p.Edit != nil)*flagEdit
+	more := flag(p.Cut != nil)*flagCut | flag(p.Edit != nil)*flagEdit | flag(p.Table == 0 && p.Target != "")*flagTarget | flag(p.Attempts > 0)*flagAttempts | flag(p.Part != 0)*flagPart
 	version := byte(parkedVersion)
 	if more != 0 {
 		version = parkedMore
@@ -81,6 +84,15 @@ func appendParked(dst []byte, p *changelog.Parked) []byte {
 		dst = binary.AppendVarint(appendString(dst, p.Edit.By), p.Edit.Time)
 		dst = appendNullable(appendNullable(dst, p.Edit.RecordKey), p.Edit.RecordValue)
 		dst = appendHeaders(dst, p.Edit.Headers)
+	}
+	if more&flagTarget != 0 {
+		dst = appendString(dst, p.Target)
+	}
+	if more&flagAttempts != 0 {
+		dst = binary.AppendUvarint(dst, uint64(p.Attempts)) //nolint:gosec // positive
+	}
+	if more&flagPart != 0 {
+		dst = binary.AppendVarint(dst, int64(p.Part))
 	}
 	return dst
 }
@@ -159,7 +171,7 @@ func parseParked(id uint64, table changelog.TableID, val []byte) (changelog.Park
 	return p, nil
 }
 
-// more reads what follows the headers of a record that is cut or edited.
+// more reads what follows the headers of a record of version parkedMore.
 func (r *reader) more(p *changelog.Parked) {
 	flags := r.byte()
 	if flags&flagCut != 0 {
@@ -173,6 +185,15 @@ func (r *reader) more(p *changelog.Parked) {
 		p.Edit = &changelog.ParkedEdit{By: r.text(), Time: r.varint()}
 		p.Edit.RecordKey, p.Edit.RecordValue = r.nullable(), r.nullable()
 		p.Edit.Headers = r.headers()
+	}
+	if flags&flagTarget != 0 {
+		p.Target = r.text()
+	}
+	if flags&flagAttempts != 0 {
+		p.Attempts = int(r.uvarint()) //nolint:gosec // written as int
+	}
+	if flags&flagPart != 0 {
+		p.Part = int(r.varint())
 	}
 }
 
@@ -410,7 +431,7 @@ func (s *Store) ParkedOf(ctx context.Context, id changelog.TableID, key changelo
 // Unpark removes parked records, because they are to be skipped, in one synced append. Error: ErrNoParked for any of them,
 // then none is removed; Append's.
 func (s *Store) Unpark(ctx context.Context, ids ...uint64) error {
-	if _, err := s.Append(ctx, changelog.Append{Unparked: ids}); err != nil {
+	if _, err := s.Append(ctx, changelog.Append{Unparked: ids, Skipped: ids}); err != nil {
 		return fmt.Errorf("unpark %d records: %w", len(ids), err)
 	}
 	return nil
@@ -422,6 +443,9 @@ type settledPart struct {
 	from, to ParkedKind // to has no reason: it is removed
 	bytes    int64      // of it as it is stored
 	size     int64      // as it is to be
+
+	p  changelog.Parked // as it is stored; its bytes are its own
+	op int              // 1 + place of the write that stores it again; 0: it is removed
 }
 
 // settle adds the writes for parked records that a removes or replaces. Whether they are still there, the committer looks.
@@ -439,7 +463,7 @@ func (s *Store) settle(ctx context.Context, e *encoded, a *changelog.Append) err
 			e.arena = keyspace.ParkedKey(e.arena, p.Table, p.Key, n)
 			e.end(opDelete, key, e.begin(), 0, 0)
 		}
-		e.settled = append(e.settled, settledPart{id: n, from: ParkedKind{p.Table, p.Reason}, bytes: storedBytes(&p)})
+		e.settled = append(e.settled, settledPart{id: n, from: ParkedKind{p.Table, p.Reason}, bytes: storedBytes(&p), p: p})
 	}
 	for i := range a.Reparked {
 		now := &a.Reparked[i]
@@ -456,6 +480,7 @@ func (s *Store) settle(ctx context.Context, e *encoded, a *changelog.Append) err
 		e.arena = appendParked(e.arena, now)
 		e.end(opSet, key, val, 0, 0)
 		e.settled = append(e.settled, settledPart{
+			p: p, op: len(e.ops),
 			id: p.ID, from: ParkedKind{p.Table, p.Reason}, to: ParkedKind{p.Table, now.Reason}, bytes: storedBytes(&p), size: int64(e.begin() - key),
 		})
 	}

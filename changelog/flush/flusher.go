@@ -32,6 +32,7 @@ type Log interface {
 // Registry is what a Flusher needs of the table registry. *state.Registry implements it.
 type Registry interface {
 	ByID(id changelog.TableID) (*state.Table, bool)
+	Table(name string) (*state.Table, bool)
 	Progress(id changelog.TableID) (state.Progress, error)
 	UpdateProgress(ctx context.Context, id changelog.TableID, change func(*state.Progress)) error
 	WriterID() string
@@ -73,6 +74,9 @@ type Flusher struct {
 	badBuckets string
 	nudge      chan chan<- error
 	done       chan struct{} // closed when Run returns
+
+	// flushNow flushes another table of the Set.
+	flushNow func(ctx context.Context, id changelog.TableID) error
 }
 
 // prepared is a commit whose files are durable.
@@ -215,6 +219,13 @@ func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
 			return 0, err
 		}
 	}
+	var r reach
+	if f.pending == nil {
+		var err error
+		if r, err = f.reach(ctx); err != nil {
+			return 0, fmt.Errorf("flush %s: %w", f.name, err)
+		}
+	}
 	select {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
@@ -223,7 +234,7 @@ func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
 	}
 	for try := 1; ; try++ {
 		if f.pending == nil {
-			if err := f.prepare(ctx); err != nil {
+			if err := f.prepare(ctx, r); err != nil {
 				return 0, err
 			}
 		}
@@ -248,25 +259,73 @@ func (f *Flusher) Flush(ctx context.Context) (changelog.SeqNum, error) {
 // maxPrepared is how often a flush is prepared at once, where the optimizer commits in between.
 const maxPrepared = 4
 
-// prepare writes the files of the next batch. Where the log has no rows it leaves pending nil.
-func (f *Flusher) prepare(ctx context.Context) (err error) {
+// reach is how far a flush may go.
+type reach struct {
+	applied changelog.SeqNum
+	read    []changelog.StreamPosition // covered by applied
+}
+
+// reach returns how far the next flush may go: all that the table's parked records get by the same appends is in the lake when
+// it returns.
+func (f *Flusher) reach(ctx context.Context) (r reach, err error) {
 	entry, ok := f.registry.ByID(f.id)
 	if !ok {
-		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
+		return reach{}, state.ErrNotFound
 	}
+	// Positions first: all that they cover is in the log up to the applied change that is asked for afterwards. The parked table
+	// last: its rows are there before the positions and changes of the same append.
+	if r.read, err = f.read(entry); err != nil {
+		return reach{}, err
+	}
+	if _, r.applied, err = f.log.Bounds(f.id); err != nil {
+		return reach{}, err
+	}
+	p, err := f.registry.Progress(f.id)
+	if err != nil || r.applied <= p.Flushed || f.o.Before == nil {
+		return r, err
+	}
+	return r, f.flushBefore(ctx, f.o.Before(f.name))
+}
+
+// flushBefore returns when the lake has all that the log has of a table now.
+func (f *Flusher) flushBefore(ctx context.Context, name string) error {
+	first, ok := f.registry.Table(name)
+	if !ok || first.ID == f.id {
+		return nil
+	}
+	_, applied, err := f.log.Bounds(first.ID)
+	for starting := 0; err == nil; {
+		var p state.Progress
+		if p, err = f.registry.Progress(first.ID); err == nil && p.Flushed >= applied {
+			return nil
+		}
+		if err == nil {
+			err = f.flushNow(ctx, first.ID)
+		}
+		if errors.Is(err, state.ErrNotFound) && starting < maxStarting && sleep(ctx, pollEvery) {
+			starting++ // the table is new, and the Set is about to run its Flusher
+			err = nil
+		}
+	}
+	// What is wrong with that table is no reason to stop this one for good: what it needs is there once the other is mended.
+	return fmt.Errorf("%s has to be flushed first: %w", name, retryable{err})
+}
+
+// maxStarting is how many times a Flusher that does not run yet is looked for.
+const maxStarting = 10
+
+// retryable hides from permanent what an error is.
+type retryable struct{ err error }
+
+func (e retryable) Error() string { return e.err.Error() }
+
+// prepare writes the files of the next batch, up to r. Where the log has no rows it leaves pending nil.
+func (f *Flusher) prepare(ctx context.Context, r reach) (err error) {
 	p, err := f.registry.Progress(f.id)
 	if err != nil {
 		return fmt.Errorf("flush %s: %w", f.name, err)
 	}
-	// Positions first: all that they cover is in the log up to the applied change that is asked for afterwards.
-	read, err := f.read(entry)
-	if err != nil {
-		return fmt.Errorf("flush %s: %w", f.name, err)
-	}
-	_, applied, err := f.log.Bounds(f.id)
-	if err != nil {
-		return fmt.Errorf("flush %s: %w", f.name, err)
-	}
+	applied := r.applied
 	if applied <= p.Flushed {
 		return nil
 	}
@@ -280,7 +339,8 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 		}
 	}()
 	// The schema of every applied row was in the registry before the row was applied.
-	if entry, ok = f.registry.ByID(f.id); !ok {
+	entry, ok := f.registry.ByID(f.id)
+	if !ok {
 		return fmt.Errorf("flush %s: %w", f.name, state.ErrNotFound)
 	}
 	if err := f.ready(ctx, entry); err != nil {
@@ -325,7 +385,7 @@ func (f *Flusher) prepare(ctx context.Context) (err error) {
 	at.advance(f.positions.sorted())
 	at.advance(seen.sorted())
 	if to == applied {
-		at.advance(read)
+		at.advance(r.read)
 	}
 	c.Positions = at.sorted()
 	for id, ms := range f.times {

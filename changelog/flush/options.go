@@ -22,6 +22,10 @@ type Options struct {
 	MaxBytes int64
 	// Table, if set, answers for single tables what Interval and MaxBytes do for all. It must not block.
 	Table func(name string) (interval time.Duration, maxBytes int64)
+	// Before, if set, names a table of the registry whose rows must be in the lake before those that another table got by the
+	// same appends, and before the positions of those are published: the table of its parked records. "": there is none. It
+	// must not block.
+	Before func(name string) string
 	// MaxRows closes a batch at this many changes. Default 1,000,000.
 	MaxRows int
 	// BucketRows is how many changes a batch must have to be spread over Buckets nodes; a smaller one is one I and one ED file at

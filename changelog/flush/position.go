@@ -11,8 +11,12 @@ import (
 // positions is how far streams are applied: the next offset of each.
 type positions map[changelog.StreamID]int64
 
-// note takes the position of a change. A replayed one has the position that it was parked at, behind which its stream is.
+// note takes the position of a change, if it came from a source. A replayed one has the position that it was parked at, behind
+// which its stream is.
 func (p positions) note(at *changelog.Position) {
+	if at.Source == "" { // a row of a parked record
+		return
+	}
 	id := changelog.StreamID{Source: at.Source, Topic: at.Topic, Partition: at.Partition}
 	if next, ok := p[id]; !ok || at.Offset >= next {
 		p[id] = at.Offset + 1

@@ -72,7 +72,7 @@ func (s *Set) Flusher(id changelog.TableID) (*Flusher, error) {
 	return &Flusher{
 		id: id, name: entry.Name, log: s.log, registry: s.tables, catalog: s.catalog, o: &o, metrics: s.metrics, slots: s.slots,
 		logger: s.o.Logger.With(slog.String("table", entry.Name)), perChange: 512, positions: positions{}, times: sourceTimes{}, nudge: make(chan chan<- error),
-		done: make(chan struct{}),
+		done: make(chan struct{}), flushNow: s.FlushNow,
 	}, nil
 }
 

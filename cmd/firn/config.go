@@ -19,6 +19,7 @@ type Config struct {
 	Catalog CatalogConfig  `yaml:"catalog" doc:"where Iceberg metadata lives"`
 	Sources []SourceConfig `yaml:"sources" doc:"what to read; at least one"`
 	Tables  TablesConfig   `yaml:"tables" doc:"settings of tables: defaults, then overrides by name, the first match wins"`
+	Parked  ParkedConfig   `yaml:"parked" doc:"records that could not be applied"`
 	Limits  LimitsConfig   `yaml:"limits" doc:"bounds; at each of them the sources are slowed, nothing is dropped"`
 	Log     LogConfig      `yaml:"log" doc:"firn's own log, on standard error"`
 
@@ -225,6 +226,11 @@ type ExpireConfig struct {
 	Age       time.Duration `yaml:"snapshot_age" doc:"younger snapshots are kept, whatever their number"`
 }
 
+// ParkedConfig is what becomes of parked records.
+type ParkedConfig struct {
+	Table string `yaml:"table" doc:"last part of the name of the Iceberg table of them that each namespace gets; another for each firn that writes to a namespace; empty: none, and they are lost with the data directory"`
+}
+
 // LimitsConfig bounds the process.
 type LimitsConfig struct {
 	Memory      Size `yaml:"memory" doc:"of the process; a soft limit of the Go heap and the caches' budget"`
@@ -261,6 +267,7 @@ func defaultConfig() *Config {
 			},
 			Properties: map[string]string{},
 		}},
+		Parked:  ParkedConfig{Table: "parked"},
 		Limits:  LimitsConfig{Memory: 1 << 30, Disk: 50 << 30, Parked: 1 << 30, Connections: 10000},
 		Log:     LogConfig{Level: "info", Format: "text"},
 		secrets: map[string]string{}, expanded: map[string]string{},

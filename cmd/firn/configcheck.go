@@ -171,6 +171,11 @@ func (c *Config) validate(p *problems) {
 			return at
 		})
 	}
+	if strings.ContainsFunc(c.Parked.Table, func(r rune) bool {
+		return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		p.bad("parked.table", c.Parked.Table, "is no last part of a table name: letters, digits and _ (empty: no table)")
+	}
 	atLeast(p, "limits.memory", c.Limits.Memory, 64<<20)
 	atLeast(p, "limits.disk", c.Limits.Disk, 64<<20)
 	atLeast(p, "limits.parked", c.Limits.Parked, 1<<20)

@@ -23,6 +23,7 @@ func (s *server) restoreTables(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
+	s.cfg.parkedLast(names)
 	for _, name := range names {
 		if err := s.restoreTable(ctx, name); err != nil {
 			return fmt.Errorf("restore %s from the lake: %w", name, err)
@@ -57,11 +58,18 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 		}
 	}
 	r, ours, err := flush.Restore(ctx, t)
-	if err != nil || !ours || !known && !s.feeds(r.Table.Topics) {
+	if err != nil || !ours {
+		return err
+	}
+	holds, err := s.holdsParked(ctx, t)
+	if err != nil || !known && !holds && !s.feeds(r.Table.Topics) {
 		return err
 	}
 	if !known {
 		r.Table.Properties = s.cfg.Table(name).Properties
+		if holds {
+			r.Table.Properties = map[string]string{logstore.PropParked: "true"}
+		}
 		if entry, err = s.registry.Restore(ctx, r.Table, r.Progress, r.Positions); err != nil {
 			return err
 		}
@@ -82,6 +90,9 @@ func (s *server) restoreTable(ctx context.Context, name string) error {
 		return err
 	}
 	s.log.InfoContext(ctx, "restored table from the lake", "table", name, "seq", r.Progress.Flushed, "rows", rows)
+	if err := s.restoreParked(ctx, entry); err != nil {
+		return err
+	}
 	return s.registry.UpdateProgress(ctx, entry.ID, func(p *state.Progress) { p.Rebuilding = false })
 }
 
@@ -133,6 +144,9 @@ func restoredRows(rows iter.Seq2[merge.Row, error], r flush.Restored, n *int) it
 // warnPartitions says of each table that has other partitions than the configuration asks for that it keeps its own.
 func (s *server) warnPartitions() {
 	for _, t := range s.registry.Tables() {
+		if logstore.IsParkedTable(t) {
+			continue
+		}
 		settings := s.cfg.Table(t.Name)
 		want, err := settings.partition()
 		if err == nil && want.Equal(t.Partition) {

@@ -97,6 +97,7 @@ func (s *server) storeOptions() logstore.Options {
 		MemoryBytes: int64(l.Memory) / 4,
 		DiskBytes:   int64(l.Disk),
 		ParkedBytes: int64(l.Parked),
+		ParkedTable: s.cfg.parkedTable(),
 		TableRetention: func(t *state.Table) logstore.Retention {
 			r := s.cfg.Table(t.Name).Retention
 			return logstore.Retention{Time: r.Time, Bytes: int64(r.Bytes)}
@@ -126,6 +127,9 @@ func (s *server) openStages(ctx context.Context) (err error) {
 	if err := s.restoreTables(ctx); err != nil {
 		return err
 	}
+	if err := s.checkParkedTable(ctx); err != nil {
+		return err
+	}
 	s.flushers, err = flush.New(s.store, s.registry, s.catalog, s.flushOptions())
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func (s *server) openStages(ctx context.Context) (err error) {
 		inputs = append(inputs, in)
 	}
 	s.warnPartitions()
-	tables := ingestTables{registry: s.registry, settings: s.cfg.Table, lake: s.catalog, log: s.log}
+	tables := ingestTables{registry: s.registry, settings: s.cfg.Table, parked: s.cfg.parkedTableOf, lake: s.catalog, log: s.log}
 	s.pipeline, err = ingest.New(ingestLog{s.store, s.flushers.Stopped}, tables, inputs, ingest.Options{
 		Logger: s.log, Registerer: s.metrics,
 	})
@@ -170,6 +174,7 @@ func (s *server) flushOptions() flush.Options {
 			f := s.cfg.Table(name).Flush
 			return f.Interval, int64(f.Bytes)
 		},
+		Before: s.cfg.parkedTableOf,
 		Logger: s.log, Registerer: s.metrics,
 	}
 }

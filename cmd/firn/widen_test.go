@@ -65,7 +65,7 @@ func newWidenRig(t *testing.T) *widenRig {
 	narrow := must(changelog.NewSchema([]changelog.Column{{Name: "id", Type: changelog.Primitive(changelog.Int)}}, []string{"id"}))
 	r.wide = must(narrow.Evolve(nil, map[string]*changelog.Type{"id": changelog.Primitive(changelog.Long)}))
 	r.tables = ingestTables{
-		registry: r.registry, settings: func(string) TableConfig { return TableConfig{} }, lake: r.catalog, log: slog.New(slog.DiscardHandler),
+		registry: r.registry, parked: defaultConfig().parkedTableOf, settings: func(string) TableConfig { return TableConfig{} }, lake: r.catalog, log: slog.New(slog.DiscardHandler),
 	}
 	r.id = must(r.tables.Create(t.Context(), "shop.t", narrow, ingest.Topic{Source: "s", Topic: "t"})).ID
 	return r

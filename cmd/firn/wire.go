@@ -342,7 +342,8 @@ func (l ingestLog) Keys(ctx context.Context, table changelog.TableID) iter.Seq2[
 type ingestTables struct {
 	registry *state.Registry
 	settings func(table string) TableConfig
-	lake     interface { // of the tables
+	parked   func(table string) string // the name of the table of its parked records
+	lake     interface {               // of the tables
 		Load(ctx context.Context, name string) (*table.Table, error)
 	}
 	log *slog.Logger
@@ -350,13 +351,16 @@ type ingestTables struct {
 
 func (t ingestTables) Table(name string) (*ingest.Table, bool) {
 	found, ok := t.registry.Table(name)
-	if !ok {
+	if !ok || logstore.IsParkedTable(found) { // which no topic feeds: Create says so
 		return nil, false
 	}
 	return ingestTable(found), true
 }
 
 func (t ingestTables) Create(ctx context.Context, name string, schema *changelog.Schema, topic ingest.Topic) (*ingest.Table, error) {
+	if found, ok := t.registry.Table(name); t.parked(name) == name || ok && logstore.IsParkedTable(found) {
+		return nil, fmt.Errorf("%w: %s is firn's own table of parked records: route topic %s to another name, or change parked.table", ingest.ErrTableUnfit, name, topic.Topic)
+	}
 	settings := t.settings(name)
 	spec, err := settings.partition()
 	if err == nil {
