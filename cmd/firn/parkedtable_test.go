@@ -143,7 +143,7 @@ func TestRestoreParkedTable(t *testing.T) {
 	r.start()
 	await(t, func() string {
 		if got := r.list(); got != "1:2:op_unknown 2:3:key_queued 3:5:op_unknown 4:6:key_queued 5:7:key_queued 6:8:op_unknown" {
-			return got
+			return "parked: " + got
 		}
 		return ""
 	})
@@ -238,7 +238,7 @@ func TestParkedTopic(t *testing.T) {
 	defer r.end()
 	await(t, func() string {
 		if got := r.list(); got != "1:0:table_unfit 2:1:table_unfit" {
-			return got
+			return "parked: " + got
 		}
 		return ""
 	})
