@@ -235,7 +235,7 @@ func TestParkedTableTaken(t *testing.T) {
 func TestParkedTopic(t *testing.T) {
 	r := newParkedRig(t, plainEvents("x.parked", "c 1 1 a", "c 2 1 b"))
 	r.start()
-	defer r.end()
+	defer func() { r.end() }()
 	await(t, func() string {
 		if got := r.list(); got != "1:0:table_unfit 2:1:table_unfit" {
 			return "parked: " + got
@@ -245,9 +245,17 @@ func TestParkedTopic(t *testing.T) {
 	if out := r.verb(0, "", "parked", "show", "1"); !strings.Contains(out, "parked.table") {
 		t.Errorf("show: %s", out)
 	}
-	if got := r.states("index"); got != "0:parked 1:parked" {
-		t.Errorf("rows %s", got)
+	r.end() // and again, now that there is the table
+	if err := os.WriteFile(filepath.Join(r.dir, "events.jsonl"), []byte(plainEvents("x.parked", "c 1 1 a", "c 2 1 b", "c 3 1 c")), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	r.start()
+	await(t, func() string {
+		if got := r.states("index"); got != "0:parked 1:parked 2:parked" {
+			return "rows " + got
+		}
+		return ""
+	})
 	for _, table := range r.s.registry.Tables() {
 		if !logstore.IsParkedTable(table) || len(table.Topics) > 0 {
 			t.Errorf("table %s of %v", table.Name, table.Topics)
