@@ -155,7 +155,7 @@ func (w *worker) park(r *Record, reason, detail string, applied bool) {
 	}
 	w.batch.parked = append(w.batch.parked, changelog.Parked{
 		Reason: reason, Detail: detail, Applied: applied, Time: w.now, Position: w.position(r, ""), Timestamp: r.Timestamp, Target: w.table.name,
-		Part: w.partOf(r),
+		Part:      w.partOf(r),
 		RecordKey: r.Key, RecordValue: value, Headers: r.Headers,
 	})
 	w.cut(&w.batch.parked[len(w.batch.parked)-1])
