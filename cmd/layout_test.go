@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 	"logstore":           {"changelog", "state", "state/keyspace"},
 	"logstore/httpapi":   {"changelog", "changelog/rowjson", "logstore", "state"},
 	"ingest/decode":      {"changelog"},
-	"ingest":             {"changelog", "ingest/decode"},
+	"ingest/columns":     {"changelog", "changelog/rowjson", "ingest/decode"}, // masks and casts take values by the text that rows show
+	"ingest":             {"changelog", "ingest/decode", "ingest/columns"},
 	"ingest/kafka":       {"changelog", "ingest"},
 	"ingest/file":        {"changelog", "ingest"},
 	"ingest/registry":    {"ingest", "ingest/decode"}, // implements ingest.Schemas, and answers with decode's rejections

@@ -57,6 +57,9 @@ func (w *worker) rebind(ctx context.Context, shape *decode.Shape) (*binding, err
 	t, mapping, err := w.table.plan(ctx, w.log, shape, w.target.Plan, topic, w.target.merges)
 	b := &binding{shape: shape, table: t, mapping: mapping}
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
+		if rejected.Reason == decode.ReasonColumnRule && !w.repairs {
+			return nil, w.misfit(ctx, rejected.Detail)
+		}
 		b.rejected, b.again = rejected, w.now+retryRejected.Microseconds()
 		if now := w.table.current.Load(); now != nil {
 			b.history = len(now.Schemas)

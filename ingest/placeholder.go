@@ -37,6 +37,9 @@ func (w *worker) fill(ctx context.Context, r *Record, ev *decode.Event, b *bindi
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
 		return nil, rejected.Reason, nil
 	}
+	if _, misfit := errors.AsType[*ColumnRulesError](err); misfit {
+		return nil, "", err // stops this topic only
+	}
 	if err != nil {
 		return nil, "", final(fmt.Errorf("fill placeholders of %s, offset %d: %w", w.part, r.Offset, err))
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"firn/ingest/columns"
 	"firn/ingest/decode"
 )
 
@@ -94,6 +95,19 @@ type Route struct {
 	Hints map[string][]decode.Hint
 	// Plan says how the table may change.
 	Plan decode.PlanOptions
+	// Rules change the columns of events before they are bound to the table. Columns, and Plan's renames and drops, name columns as the
+	// rules leave them.
+	Rules []columns.Rule
+
+	rules *columns.Set // compiled; nil: there are none
+}
+
+// compileRules compiles the column rules.
+func (r *Route) compileRules() (*columns.Set, error) {
+	if len(r.Rules) == 0 {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	return columns.Compile(columns.Options{Rules: r.Rules, Key: r.Columns, NoKey: r.Key == KeyNone, WholeRows: r.Keyless == KeylessFullRow})
 }
 
 // Validate reports all that is wrong with r.
@@ -115,6 +129,9 @@ func (r *Route) Validate() error {
 		errs = append(errs, err)
 	}
 	if err := r.Plan.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := r.compileRules(); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -146,6 +163,7 @@ func newRouter(routes []Route) *router {
 		if d.Form.Foreign() {
 			d.KeyColumns = r.routes[i].Columns
 		}
+		r.routes[i].rules, _ = r.routes[i].compileRules() // valid
 		r.patterns = append(r.patterns, regexp.MustCompile("^(?:"+r.routes[i].Topic+")$"))
 	}
 	return r

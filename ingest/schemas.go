@@ -24,8 +24,18 @@ var ErrRegistryUnavailable = errors.New("schema registry is unavailable")
 // registryGrace is how long a registry may be down before the process is not ready.
 const registryGrace = 60 * time.Second
 
-// decode decodes a record, with the schemas that it names. Error: a *decode.Rejected, ctx's, or one that stops the partition.
+// decode decodes a record, with the schemas that it names, and applies the route's column rules. Error: a *decode.Rejected, ctx's, or one
+// that stops the partition.
 func (w *worker) decode(ctx context.Context, r *Record) (*decode.Event, error) {
+	ev, err := w.read(ctx, r)
+	if w.columns == nil {
+		return ev, err
+	}
+	return w.ruled(ctx, r, ev, err)
+}
+
+// read decodes a record, with the schemas that it names. Error: as decode's.
+func (w *worker) read(ctx context.Context, r *Record) (*decode.Event, error) {
 	for {
 		ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
 		missing, ok := errors.AsType[*decode.MissingSchema](err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"firn/changelog"
+	"firn/ingest/columns"
 	"firn/ingest/decode"
 )
 
@@ -21,6 +22,7 @@ type worker struct {
 	target  target
 	table   *table
 	decoder *decode.Decoder
+	columns *columns.Applier // nil: the route has no column rules
 	member  *member
 	state   *partitionState
 	acks    *acknowledger
@@ -112,6 +114,10 @@ func (r *runner) worker(part Partition) *worker {
 		target: t, table: r.pipeline.table(t.table), decoder: decode.New(t.Decode), state: r.state(part), bindings: map[*decode.Shape]*binding{},
 	}
 	w.decoder.SetPlan(t.Plan)
+	if t.rules != nil {
+		w.columns = t.rules.Applier()
+		w.decoder.SetNaming(t.rules)
+	}
 	if !t.KeepRepeats {
 		w.filter = newIdentities(r.window)
 	}

@@ -145,6 +145,18 @@ type RouteConfig struct {
 	SourceTable string `yaml:"source_table" doc:"the only table that records may be of, as table, schema.table or database.table; others are parked (source_mismatch)"`
 
 	Drops []string `yaml:"drops" doc:"columns that the source no longer has; without it they stay, null in later rows"`
+
+	Columns []ColumnRuleConfig `yaml:"columns" doc:"column rules, applied in order to every event before it goes to the table (README, Column rules); key, renames and drops name columns as the rules leave them"`
+}
+
+// ColumnRuleConfig is a rule of a route for columns.
+type ColumnRuleConfig struct {
+	Rule    string   `yaml:"rule" doc:"drop, rename, constant, metadata"`
+	Columns []string `yaml:"columns" doc:"names of the columns that the rule takes, as the rules before it have left them; for metadata, those to add: _lake_source_ts, _lake_topic, _lake_partition, _lake_offset, _lake_position, _lake_op, _lake_tx_id, _lake_tx_order, _lake_snapshot"`
+	Match   string   `yaml:"match" doc:"in place of columns: takes those whose names match the anchored regular expression"`
+	To      string   `yaml:"to" doc:"rename: the new name; $1 is the first group of match. constant: the name of the column to add"`
+	Value   string   `yaml:"value" doc:"constant: the value, as rows show it"`
+	Type    string   `yaml:"type" doc:"constant: boolean, int, long, float, double, decimal(P,S), date, time, timestamp, timestamptz, string, uuid, binary; empty: string"`
 }
 
 func defaultRoute() RouteConfig { return RouteConfig{AmoroKeys: true} }

@@ -271,6 +271,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	p.hints(path+".hints", s.Hints)
 	for i, r := range s.Routes {
 		r.validate(fmt.Sprintf("%s.routes[%d]", path, i), p)
+		r.validateColumns(s, fmt.Sprintf("%s.routes[%d].columns", path, i), p)
 	}
 }
 

@@ -62,6 +62,7 @@ func newInput(s SourceConfig, instance string, log *slog.Logger) (ingest.Input, 
 			route.Key = ingest.KeyMessage
 		}
 		route.Plan = decode.PlanOptions{Renames: r.Renames, Drops: r.Drops, NativeKeys: !r.AmoroKeys}
+		route.Rules = r.columnRules()
 		route.Decode.Format, route.Decode.KeyFormat = s.formats(r)
 		route.Decode.SourceTable = r.SourceTable
 		if route.Hints = hints; r.Hints != "" {

@@ -53,6 +53,9 @@ type Column struct {
 	Name    string
 	Type    *changelog.Type
 	Connect string // the semantic name, such as "io.debezium.time.Date"; empty: none, or not known
+
+	Own   bool // the pipeline's own, not the source's: its name may begin with the reserved prefix
+	Fixed bool // a rule of the route gives the type: values go nowhere but to a column of that type
 }
 
 // Shape is the columns of the rows of some events. Shapes are immutable and compared by pointer: a Decoder gives equal
@@ -93,6 +96,7 @@ type Event struct {
 	Native     string   // the source's position: changelog.Position.Native; empty: none
 	SourceTime int64    // when the source committed it, µs since 1970-01-01 UTC; 0: not known
 	Txn        string   // the source's transaction, the same for all its events; empty: not known
+	TxnOrder   []byte   // the place in it, as the document has it; nil: not known
 	Snapshot   Snapshot // where in a snapshot
 	Connector  string   // source.connector
 	SourceName string   // source.name

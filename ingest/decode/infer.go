@@ -22,7 +22,20 @@ type loose struct {
 	last       *record   // read the last message
 	read       *record   // has read After of the message at hand
 	keys       []*record // most recent first
+	naming     Naming
+	renamed    map[string][]candidate // ways to read columns of the table, by their names there; of a naming only
 }
+
+// Naming is how a route's column rules name the columns of messages without a schema.
+type Naming interface {
+	// Target returns the name in the table of a column of messages whose values go there as they are; "": none does.
+	Target(name string) string
+	// Source returns the name in messages of a column of the table; false: the table has it from a rule, or no name can be told.
+	Source(name string) (string, bool)
+}
+
+// SetNaming tells that columns have other names in the table, before the first record.
+func (d *Decoder) SetNaming(n Naming) { d.loose.naming, d.loose.stale = n, true }
 
 // candidate is one way to read a column.
 type candidate struct {
@@ -46,7 +59,7 @@ func (l *loose) guess() *record {
 // rebuild makes the base from the hints and the table.
 func (d *Decoder) rebuildLoose() {
 	l := &d.loose
-	*l = loose{table: l.table, plan: l.plan, candidates: map[string][]candidate{}, base: &record{}}
+	*l = loose{table: l.table, plan: l.plan, naming: l.naming, candidates: map[string][]candidate{}, base: &record{}}
 	for _, h := range d.o.Hints {
 		v, err := compileHint(h, d.from, d.holes)
 		if err != nil {
@@ -59,11 +72,40 @@ func (d *Decoder) rebuildLoose() {
 	}
 	if l.table != nil {
 		for _, c := range l.table.Columns {
-			l.addColumn(sourceName(l.table, c), (compiler{d.from, d.holes}).ofTable(c.Type))
+			l.addTableColumn(sourceName(l.table, c), (compiler{d.from, d.holes}).ofTable(c.Type))
 		}
 	}
 	l.base.extra = len(l.base.fields)
 	l.last = l.base
+}
+
+// addTableColumn adds the ways to read the column of the table called name there.
+func (l *loose) addTableColumn(name string, ways []*conv) {
+	if l.naming == nil {
+		l.addColumn(name, ways)
+		return
+	}
+	if source, ok := l.naming.Source(name); ok {
+		l.addColumn(source, ways)
+		return
+	}
+	if l.renamed == nil {
+		l.renamed = map[string][]candidate{}
+	}
+	for _, v := range ways {
+		l.renamed[name] = append(l.renamed[name], candidate{v, false})
+	}
+}
+
+// ways returns the ways to read a column of messages, the first to be tried first.
+func (l *loose) ways(name string) []candidate {
+	known := l.candidates[name]
+	if l.naming != nil && len(l.renamed) > 0 {
+		if to := l.naming.Target(name); to != "" {
+			return append(slices.Clip(known), l.renamed[to]...)
+		}
+	}
+	return known
 }
 
 // addColumn adds the ways to read a column of the table. One that is declared to be renamed is read alike under all its
@@ -291,7 +333,7 @@ func (d *Decoder) convFor(name string) (*conv, bool) {
 	if d.b[at] == 'n' {
 		return nil, true
 	}
-	for _, c := range d.loose.candidates[name] {
+	for _, c := range d.loose.ways(name) {
 		if d.accepts(c, at, end) {
 			return c.conv, true
 		}

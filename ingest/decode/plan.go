@@ -154,7 +154,7 @@ func (p *planner) checkNames() *Rejected {
 		if rej := checkName(c.Name); rej != nil {
 			return rej
 		}
-		if strings.HasPrefix(c.Name, p.o.ReservedPrefix) || slices.Contains(metadataColumns, c.Name) {
+		if strings.HasPrefix(c.Name, p.o.ReservedPrefix) && !c.Own || slices.Contains(metadataColumns, c.Name) {
 			return reject(ReasonReservedName, "column %s", quote([]byte(c.Name)))
 		}
 		if rej := checkMembers(c.Type); rej != nil {
@@ -395,6 +395,8 @@ func (p *planner) column(i int) *Rejected {
 	p.targets[i] = p.bases[i]
 	o := p.ordinal(p.bases[i])
 	switch {
+	case o >= 0 && c.Fixed:
+		return p.fixedColumn(i, o)
 	case o >= 0 && p.isKey(i):
 		return p.keyColumn(c, o)
 	case o >= 0:
@@ -408,6 +410,19 @@ func (p *planner) column(i int) *Rejected {
 		p.step.Add = append(p.step.Add, changelog.Column{Name: p.bases[i], Type: c.Type})
 	}
 	return nil
+}
+
+// fixedColumn takes a column whose type a rule of the route gives: another type than the table's is a mistake of the rule.
+func (p *planner) fixedColumn(i, o int) *Rejected {
+	c := p.shape.Columns[i]
+	if p.isKey(i) && hasKeyText(c.Type) && p.current.Columns[o].Type.Kind == changelog.String {
+		return nil
+	}
+	if ok, rej := p.fitsOrWidens(c, o); ok || rej != nil {
+		return rej
+	}
+	return reject(ReasonColumnRule, "column %s is %s by the route's column rules, the table has %s: give it another name, or read the topic into a new table",
+		quote([]byte(c.Name)), c.Type, p.current.Columns[o].Type)
 }
 
 func (p *planner) keyColumn(c Column, o int) *Rejected {

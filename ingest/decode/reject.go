@@ -60,6 +60,8 @@ const (
 	ReasonAvroTrailing      = "avro_trailing"
 	ReasonProtoDecode       = "proto_decode"
 	ReasonProtoIndex        = "proto_index"
+	ReasonCastInexact       = "cast_inexact"
+	ReasonColumnRule        = "column_rule" // not of a record: the route's rules are at fault
 )
 
 // Rejected says that a record, or the change of a table that it asks for, is not acceptable.

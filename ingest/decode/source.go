@@ -302,7 +302,7 @@ func (d *Decoder) position() {
 	if d.native != string(b) {
 		d.native = string(b)
 	}
-	ev.Native, ev.Txn = d.native, d.intern(lastText-1, txn)
+	ev.Native, ev.Txn, ev.TxnOrder = d.native, d.intern(lastText-1, txn), d.env.txOrder
 	d.scratch = b
 }
 
