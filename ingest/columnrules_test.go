@@ -1,6 +1,9 @@
 package ingest_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,16 +17,6 @@ import (
 	"firn/ingest/decode"
 )
 
-// ruledRow is what the rules of TestColumnRulesLive make of a row of the source.
-type ruledRow struct {
-	Key    any    `json:"key"`
-	Remark any    `json:"remark"`
-	Tenant string `json:"tenant"`
-	Offset int64  `json:"_lake_offset"`
-	Op     string `json:"_lake_op"`
-	Pos    string `json:"_lake_position"`
-}
-
 func liveRules() []columns.Rule {
 	return []columns.Rule{
 		{Action: columns.Drop, Columns: []string{"v"}},
@@ -35,72 +28,142 @@ func liveRules() []columns.Rule {
 	}
 }
 
+const salt = "sixteen bytes of salt"
+
+func hashed(v any) any {
+	if v == nil {
+		return nil
+	}
+	mac := hmac.New(sha256.New, []byte(salt))
+	fmt.Fprint(mac, v)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// ruledRow is a row of the source, and what its last event was.
+type ruledRow struct {
+	id     int64
+	v      any // int64 or nil
+	note   any // string or nil
+	offset int
+	op     string
+	lsn    int64
+}
+
 // TestColumnRulesLive streams changes of a table through rules: placeholders, key changes, records that the connector sends again, a
 // widened key; the log dies now and then. The rows are those of a simple model.
 func TestColumnRulesLive(t *testing.T) {
-	for seed := range uint64(8) {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			m, rnd := newMaker("a.b.t", 1), rand.New(rand.NewPCG(seed, 5))
-			model := map[int64]*ruledRow{}
-			set := func(op string, id int64, note any) {
-				model[id] = &ruledRow{
-					Key: id, Remark: note, Tenant: "eu",
-					Offset: int64(len(m.records) - 1), Op: op, Pos: fmt.Sprintf("lsn:00000000/%08X", m.lsn),
-				}
+	for _, c := range []struct {
+		name  string
+		rules []columns.Rule
+		parts []string
+		model func(r *ruledRow) map[string]any
+	}{
+		{"names and metadata", liveRules(), nil, func(r *ruledRow) map[string]any {
+			return map[string]any{"key": r.id, "remark": r.note, "tenant": "eu", "_lake_offset": r.offset, "_lake_op": r.op, "_lake_position": fmt.Sprintf("lsn:00000000/%08X", r.lsn)}
+		}},
+		{"masks, of the key, too", []columns.Rule{
+			{Action: columns.Hash, Columns: []string{"id"}, Salt: salt},
+			{Action: columns.Rename, Columns: []string{"id"}, To: "who"},
+			{Action: columns.Hash, Columns: []string{"note"}, Salt: salt},
+			{Action: columns.Redact, Columns: []string{"v"}, Value: "-1"},
+		}, nil, func(r *ruledRow) map[string]any {
+			v := any(-1)
+			if r.v == nil {
+				v = nil
 			}
-			for i := range 150 {
-				if i == 75 {
-					m.idType = "int64"
-				}
-				id := rnd.Int64N(12)
-				row := model[id]
-				switch k := rnd.IntN(8); {
-				case k == 0:
-					m.add("d", id, "")
-					delete(model, id)
-				case k == 1 && row != nil: // the note is not sent
-					m.add("u", id, `"v":1,"note":`+hole)
-					set("u", id, row.Remark)
-				case k == 2 && row != nil && model[id+20] == nil:
-					m.move(id, id+20, `"v":1,"note":`+hole)
-					set("c", id+20, row.Remark)
-					delete(model, id)
-				case k == 3 && len(m.records) > 0: // what was sent is sent again
-					r := m.records[len(m.records)-1]
-					m.place.Place(&r)
-					m.records = append(m.records, r)
-				default:
-					note := any(fmt.Sprint("n", i))
-					if rnd.IntN(5) == 0 {
-						note = nil
+			return map[string]any{"who": hashed(r.id), "note": hashed(r.note), "v": v}
+		}},
+		{"casts, of the key, too, in partitions", []columns.Rule{
+			{Action: columns.Cast, Columns: []string{"id"}, Type: "string"},
+			{Action: columns.Cast, Columns: []string{"v"}, Type: "decimal(12,2)"},
+			{Action: columns.Truncate, Columns: []string{"note"}, Length: 2},
+			{Action: columns.Metadata, Columns: []string{"_lake_op"}},
+		}, []string{"_lake_op", "note"}, func(r *ruledRow) map[string]any {
+			v, note := any(nil), any(nil)
+			if r.v != nil {
+				v = fmt.Sprintf("%d.00", r.v)
+			}
+			if s, ok := r.note.(string); ok {
+				note = s[:2]
+			}
+			return map[string]any{"id": fmt.Sprint(r.id), "v": v, "note": note, "_lake_op": r.op}
+		}},
+	} {
+		for seed := range uint64(6) {
+			t.Run(fmt.Sprint(c.name, "/seed=", seed), func(t *testing.T) {
+				m, model := ruledStream(seed)
+				var want []json.RawMessage
+				for _, r := range model {
+					b, err := json.Marshal(c.model(r))
+					if err != nil {
+						t.Fatal(err)
 					}
-					text, _ := json.Marshal(note)
-					m.add("u", id, fmt.Sprintf(`"v":%d,"note":%s`, i, text))
-					set("u", id, note)
+					want = append(want, b)
 				}
-			}
-			var want []json.RawMessage
-			for _, r := range model {
-				b, err := json.Marshal(r)
-				if err != nil {
-					t.Fatal(err)
+				disk := newDisk()
+				if c.parts != nil {
+					disk.parts = map[string][]string{"t": c.parts}
 				}
-				want = append(want, b)
-			}
-			l := runWithDeaths(t, seed, []ingest.Route{{Topic: ".*", Rules: liveRules()}}, m)
-			table, _ := l.Table(m.table())
-			if len(l.visible.parked) > 0 {
-				t.Errorf("parked %s: %s", parkedReasons(l), l.visible.parked[0].Detail)
-			}
-			compareRows(t, "t", dump(t, table, l.visible.rows), want)
-		})
+				l := runWithDeaths(t, seed, disk, []ingest.Route{{Topic: ".*", Rules: c.rules}}, m)
+				table, _ := l.Table(m.table())
+				if len(l.visible.parked) > 0 {
+					t.Errorf("parked %s: %s", parkedReasons(l), l.visible.parked[0].Detail)
+				}
+				compareRows(t, "t", dump(t, table, l.visible.rows), want)
+				if c.parts != nil {
+					checkBefore(t, l)
+				}
+			})
+		}
 	}
 }
 
+// ruledStream makes changes of a table, and the rows that it has after them.
+func ruledStream(seed uint64) (*maker, map[int64]*ruledRow) {
+	m, rnd := newMaker("a.b.t", 1), rand.New(rand.NewPCG(seed, 5))
+	model := map[int64]*ruledRow{}
+	set := func(op string, id int64, v, note any) {
+		model[id] = &ruledRow{id: id, v: v, note: note, offset: len(m.records) - 1, op: op, lsn: m.lsn}
+	}
+	for i := range int64(150) {
+		if i == 75 {
+			m.idType = "int64"
+		}
+		id := rnd.Int64N(12)
+		row := model[id]
+		switch k := rnd.IntN(8); {
+		case k == 0:
+			m.add("d", id, "")
+			delete(model, id)
+		case k == 1 && row != nil: // the note is not sent
+			m.add("u", id, fmt.Sprintf(`"v":%d,"note":%s`, i, hole))
+			set("u", id, i, row.note)
+		case k == 2 && row != nil && model[id+20] == nil:
+			m.move(id, id+20, fmt.Sprintf(`"v":%d,"note":%s`, i, hole))
+			set("c", id+20, i, row.note)
+			delete(model, id)
+		case k == 3 && len(m.records) > 0: // what was sent is sent again
+			r := m.records[len(m.records)-1]
+			m.place.Place(&r)
+			m.records = append(m.records, r)
+		default:
+			v, note := any(i), any(fmt.Sprint("note", i))
+			if rnd.IntN(5) == 0 {
+				v, note = nil, nil
+			}
+			a, _ := json.Marshal(v)
+			b, _ := json.Marshal(note)
+			m.add("u", id, fmt.Sprintf(`"v":%s,"note":%s`, a, b))
+			set("u", id, v, note)
+		}
+	}
+	return m, model
+}
+
 // runWithDeaths takes in a maker's records over a log that dies now and then.
-func runWithDeaths(t *testing.T, seed uint64, routes []ingest.Route, m *maker) *fakeLog {
+func runWithDeaths(t *testing.T, seed uint64, disk *disk, routes []ingest.Route, m *maker) *fakeLog {
 	t.Helper()
-	l, rng := openLog(newDisk()), rand.New(rand.NewPCG(seed, 1))
+	l, rng := openLog(disk), rand.New(rand.NewPCG(seed, 1))
 	for lives := 0; ; lives++ {
 		source := newMemSource(m.records)
 		source.batch, source.jitter = 1+rng.IntN(9), rand.New(rand.NewPCG(rng.Uint64(), 1))
@@ -258,6 +321,50 @@ func TestColumnRulesWithoutSchema(t *testing.T) {
 	if got := rows(t, l, "a_b.t"); got != `{"id":1,"e":1.5,"y":2.5,"c":"k"}`+"\n"+`{"id":2,"e":1,"y":2,"c":"k"}`+"\n" {
 		t.Log(l.visible.parked, p.Status())
 		t.Error(got)
+	}
+}
+
+// TestColumnRulesCastParked: a value that a cast does not take parks the record under its key, and later events of the key wait.
+func TestColumnRulesCastParked(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 1, `"v":1,"note":"7"`)
+	m.add("u", 1, `"v":1,"note":"seven"`)
+	m.add("u", 2, `"v":1,"note":"8"`)
+	m.add("u", 1, `"v":1,"note":"9"`)
+	l := openLog(newDisk())
+	routes := []ingest.Route{{Topic: ".*", OnParked: ingest.ParkedQueue, Rules: []columns.Rule{
+		{Action: columns.Cast, Columns: []string{"note"}, Type: "int"}, {Action: columns.Hash, Columns: []string{"id"}, Salt: salt}, {Action: columns.Drop, Columns: []string{"v"}},
+	}}}
+	p := run(t, l, ingest.Options{}, routes, m)
+	if got := parkedReasons(l); got != "1:cast_inexact 3:key_queued" {
+		t.Fatal(got)
+	}
+	if d := l.visible.parked[0].Detail; d != `column "note": "seven" is no int` {
+		t.Error(d)
+	}
+	if _, err := p.SkipParked(t.Context(), l.visible.parked[0].ID, false); err != nil {
+		t.Fatal(err)
+	}
+	table, _ := l.Table("a_b.t")
+	compareRows(t, "t", dump(t, table, l.visible.rows), []json.RawMessage{
+		fmt.Appendf(nil, `{"id":%q,"note":9}`, hashed(1)), fmt.Appendf(nil, `{"id":%q,"note":8}`, hashed(2)),
+	})
+}
+
+// TestColumnRulesEvolveCast: a column that the source widens goes on into the type that it is cast to, and hashes as before.
+func TestColumnRulesEvolveCast(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.columns = "n:int32,h:float"
+	m.add("c", 1, `"n":1,"h":0.1`)
+	m.columns = "n:int64,h:double"
+	m.add("c", 2, `"n":1,"h":0.10000000149011612`)
+	l := openLog(newDisk())
+	run(t, l, ingest.Options{}, []ingest.Route{{Topic: ".*", Rules: []columns.Rule{
+		{Action: columns.Cast, Columns: []string{"n"}, Type: "decimal(20,1)"}, {Action: columns.Hash, Columns: []string{"h"}, Salt: salt},
+	}}}, m)
+	h := hashed("0.10000000149011612")
+	if got, want := rows(t, l, "a_b.t"), fmt.Sprintf(`{"id":1,"n":"1.0","h":%q}`+"\n"+`{"id":2,"n":"1.0","h":%q}`+"\n", h, h); got != want {
+		t.Errorf("got  %swant %s", got, want)
 	}
 }
 

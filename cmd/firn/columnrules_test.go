@@ -32,10 +32,37 @@ func TestReadmeColumnRules(t *testing.T) {
 	for _, r := range in.Routes[0].Rules {
 		got = append(got, r.Action.String())
 	}
-	if want := "drop drop rename rename constant constant metadata"; strings.Join(got, " ") != want {
+	if want := "drop drop rename rename hash redact truncate cast constant constant metadata"; strings.Join(got, " ") != want {
 		t.Errorf("rules %s, want %s", got, want)
 	}
 	if err := in.Routes[0].Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestColumnSaltIsSecret: a salt is used as it is, and not shown, whether it stands in the file or comes from elsewhere.
+func TestColumnSaltIsSecret(t *testing.T) {
+	t.Setenv("FIRN_SALT", "from the environment")
+	cfg, err := parseConfig("f", []byte(`
+sources: [{name: s, file: {path: x}, routes: [{topic: a, table: b.c, columns: [{rule: hash, columns: [e], salt: "${FIRN_SALT}"}, {rule: hash, columns: [f], salt: in the file itself}]}]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := cfg.Sources[0].Routes[0].columnRules()
+	if rules[0].Salt != "from the environment" || rules[1].Salt != "in the file itself" {
+		t.Errorf("%+v", rules)
+	}
+	shown, err := showConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"from the environment", "in the file itself"} {
+		if strings.Contains(string(shown), secret) || strings.Contains(cfg.hider()("it is "+secret), secret) {
+			t.Errorf("%q is shown", secret)
+		}
+	}
+	if n := strings.Count(string(shown), "salt: '"+masked+"'") + strings.Count(string(shown), "salt: \""+masked+"\"") + strings.Count(string(shown), "salt: "+masked); n != 2 {
+		t.Errorf("%d masked salts in\n%s", n, shown)
 	}
 }

@@ -32,7 +32,7 @@ func secretPath(path string) bool {
 	if _, name, free := strings.Cut(path, ".properties."); free {
 		return secretWord.MatchString(name) || strings.HasPrefix(name, "header.")
 	}
-	return strings.HasSuffix(path, ".password")
+	return strings.HasSuffix(path, ".password") || strings.HasSuffix(path, ".salt")
 }
 
 // maskURI masks the user and password of a URI, and parameters such as password=….

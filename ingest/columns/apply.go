@@ -17,6 +17,7 @@ type Applier struct {
 	program  *program
 
 	arena         []byte
+	scratch, sum  []byte
 	registers     []changelog.Value
 	holes         []bool
 	after, before []changelog.Value

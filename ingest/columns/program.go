@@ -118,7 +118,7 @@ func (c *compiler) apply(i int, r *rule) {
 			c.add(i, decode.Column{Name: metadata[m].name, Type: metadata[m].typ, Own: true, Fixed: true}, op{meta: m})
 		}
 		return
-	case Drop, Rename:
+	case Drop, Rename, Hash, Redact, Truncate, Cast:
 	}
 	kept := c.p.columns[:0]
 	for _, col := range c.p.columns {
@@ -151,9 +151,46 @@ func (c *compiler) take(i int, r *rule, col *column) bool {
 			c.misfit(i, "%s would be called %s: names that begin with %s are for metadata", quote(old), quote(col.Name), reservedPrefix)
 		}
 		col.rule = i
+	case Hash, Redact, Truncate, Cast:
+		c.transform(i, r, col)
 	case Constant, Metadata:
 	}
 	return true
+}
+
+// transform has a rule change a column's values.
+func (c *compiler) transform(i int, r *rule, col *column) {
+	var f unary
+	var to *changelog.Type
+	var err error
+	switch r.Action {
+	case Hash:
+		f, to, err = r.hash(col.Type)
+	case Redact:
+		f, to, err = r.redact(col.Type)
+	case Truncate:
+		f, to, err = r.truncate(col.Type)
+	default:
+		f, to, err = r.cast(col.Type, c.isKey(i, col))
+	}
+	if err != nil {
+		c.misfit(i, "column %s %v", quote(col.Name), err)
+		return
+	}
+	name := col.Name
+	c.p.ops = append(c.p.ops, op{in: col.reg, out: c.p.registers, unary: func(a *Applier, v changelog.Value) (changelog.Value, *decode.Rejected) {
+		out, rejected := f(a, v)
+		if rejected != nil {
+			rejected.Detail = "column " + quote(name) + ": " + rejected.Detail
+		}
+		return out, rejected
+	}})
+	col.reg = c.p.registers
+	c.p.registers++
+	col.masked = col.masked || r.Action != Cast
+	if r.Action == Hash || r.Action == Cast {
+		col.Type, col.Connect, col.Fixed = to, "", true
+	}
 }
 
 // add adds a column that a rule makes.

@@ -22,9 +22,15 @@ const (
 	Rename                     // gives columns other names
 	Constant                   // adds a column with one value
 	Metadata                   // adds columns that say where a row comes from (spec/debezium.md 7)
+	Hash                       // masks columns by HMAC-SHA-256 of their text
+	Redact                     // masks columns by one value
+	Truncate                   // cuts texts
+	Cast                       // changes types, without loss
 )
 
-var actionNames = [...]string{Drop: "drop", Rename: "rename", Constant: "constant", Metadata: "metadata"}
+var actionNames = [...]string{
+	Drop: "drop", Rename: "rename", Constant: "constant", Metadata: "metadata", Hash: "hash", Redact: "redact", Truncate: "truncate", Cast: "cast",
+}
 
 // String returns the action as configurations name it.
 func (a Action) String() string {
@@ -53,10 +59,15 @@ type Rule struct {
 	Match string
 	// To is the new name; with Match, $1 or ${1} stands for what its first group matched. For Constant, the name of the column to add.
 	To string
-	// Value of Constant is the value, in the form that rows show (package rowjson).
+	// Value of Constant is the value, in the form that rows show (package rowjson). For Redact, what stands for all values: default REDACTED
+	// in strings, null in other columns.
 	Value string
-	// Type of Constant, as Iceberg spells it. Default: string.
+	// Type of Constant, as Iceberg spells it: default string. For Cast, the new type.
 	Type string
+	// Salt of Hash, a secret of at least 16 bytes.
+	Salt string
+	// Length of Truncate, in characters.
+	Length int
 }
 
 // reservedPrefix begins names that are the pipeline's own (spec/debezium.md 4.4).
@@ -122,15 +133,23 @@ func (e *RuleError) Unwrap() error { return e.Err }
 
 // uses tells which fields an action has, beside those that say which columns it takes.
 type uses struct {
-	picks                  bool // Columns or Match
-	to, needTo, value, typ bool
+	picks bool // Columns or Match
+	to    bool // needs it
+	value bool
+	typ   bool
+	salt  bool // needs it
+	cut   bool // needs Length
 }
 
 var fieldsOf = [...]uses{
 	Drop:     {picks: true},
-	Rename:   {picks: true, to: true, needTo: true},
-	Constant: {to: true, needTo: true, value: true, typ: true},
+	Rename:   {picks: true, to: true},
+	Constant: {to: true, value: true, typ: true},
 	Metadata: {},
+	Hash:     {picks: true, salt: true},
+	Redact:   {picks: true, value: true},
+	Truncate: {picks: true, cut: true},
+	Cast:     {picks: true, typ: true},
 }
 
 // check checks a rule by itself, and fills in what is compiled of it.
@@ -141,21 +160,7 @@ func (r *rule) check() (errs []error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	u := fieldsOf[r.Action]
 	r.checkPick(u, bad)
-	if r.To != "" && !u.to {
-		bad("%s has no to", r.Action)
-	}
-	if r.To == "" && u.needTo {
-		bad("%s needs to: the new name", r.Action)
-	}
-	if r.To != "" && (len(r.To) > maxName || strings.HasPrefix(r.To, reservedPrefix)) {
-		bad("to is %q: a name has at most %d bytes, and does not begin with %s", r.To, maxName, reservedPrefix)
-	}
-	if r.Value != "" && !u.value {
-		bad("%s has no value", r.Action)
-	}
-	if r.Type != "" && !u.typ {
-		bad("%s has no type", r.Action)
-	}
+	r.checkFields(u, bad)
 	if len(errs) > 0 {
 		return errs
 	}
@@ -163,6 +168,34 @@ func (r *rule) check() (errs []error) {
 		errs = append(errs, err)
 	}
 	return errs
+}
+
+// checkFields checks that a rule has what its action needs and nothing else.
+func (r *rule) checkFields(u uses, bad func(string, ...any)) {
+	for _, f := range []struct {
+		name       string
+		has, takes bool
+	}{
+		{"to", r.To != "", u.to}, {"value", r.Value != "", u.value}, {"type", r.Type != "", u.typ}, {"salt", r.Salt != "", u.salt}, {"length", r.Length != 0, u.cut},
+	} {
+		if f.has && !f.takes {
+			bad("%s has no %s", r.Action, f.name)
+		}
+	}
+	switch {
+	case u.to && r.To == "":
+		bad("%s needs to: the new name", r.Action)
+	case len(r.To) > maxName || strings.HasPrefix(r.To, reservedPrefix):
+		bad("to is %q: a name has at most %d bytes, and does not begin with %s", r.To, maxName, reservedPrefix)
+	case u.salt && r.Salt == "":
+		bad("hash needs salt: ${ENV} or ${file:PATH}")
+	case u.salt && len(r.Salt) < minSalt:
+		bad("salt has %d bytes: at least %d, or values can be guessed", len(r.Salt), minSalt)
+	case u.cut && r.Length < 1:
+		bad("truncate needs length: the characters to keep, at least 1")
+	case r.Action == Cast && r.Type == "":
+		bad("cast needs type")
+	}
 }
 
 const maxName = 255 // bytes (spec/debezium.md 4.4)
@@ -232,7 +265,11 @@ func (r *rule) complete() error {
 		if r.value, err = rowjson.ParseText(r.typ, r.Value); err != nil {
 			return fmt.Errorf("value: %w", err)
 		}
-	case Drop, Metadata:
+	case Cast:
+		var err error
+		r.typ, err = ParseType(r.Type)
+		return err
+	case Drop, Metadata, Hash, Redact, Truncate:
 	}
 	return nil
 }
@@ -282,7 +319,7 @@ func (r *rule) adds() []string {
 		if r.match == nil {
 			return []string{r.To}
 		}
-	case Drop:
+	case Drop, Hash, Redact, Truncate, Cast:
 	}
 	return nil
 }
@@ -292,11 +329,14 @@ func (r *rule) makes(names []string) bool {
 }
 
 // loses reports whether different values of a column become the same, so that it cannot be a key.
-func (r *rule) loses() bool { return r.Action == Drop }
+func (r *rule) loses() bool { return r.Action == Drop || r.Action == Redact || r.Action == Truncate }
 
 // whyNot says why a rule cannot take a key column.
 func (r *rule) whyNot(name string) string {
-	return fmt.Sprintf("%s is a key column and cannot be dropped: rows are found by it (hash keeps it secret)", name)
+	if r.Action == Drop {
+		return fmt.Sprintf("%s is a key column and cannot be dropped: rows are found by it (hash keeps it secret)", name)
+	}
+	return fmt.Sprintf("%s is a key column: %s would make one row of several (hash keeps them apart)", name, r.Action)
 }
 
 // after returns the name that the rules from the ith on give the column called name there.
