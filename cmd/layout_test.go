@@ -52,6 +52,7 @@ var owners = map[string][]string{
 	"modernc.org/sqlite":   {"changelog/table"},
 	"github.com/jackc/pgx": {"changelog/table"},
 	"golang.org/x/oauth2":  {"changelog/table"},
+	"cel.dev/cel-go":       {"ingest/columns"},
 	// Columnar begins where files begin: datafile and merge own the readers and writers; flush builds the batches
 	// that it hands to datafile, optimizer passes batches from merge to datafile, and table maps schemas to Arrow's.
 	"github.com/apache/arrow-go/": {"changelog/datafile", "changelog/merge", "changelog/table", "optimizer"},

@@ -31,6 +31,9 @@ func (w *worker) ruled(ctx context.Context, r *Record, ev *decode.Event, err err
 		return ev, err
 	}
 	err = w.columns.Event(ev, columns.Origin{Topic: w.id.Topic, Partition: r.Partition, Offset: r.Offset})
+	for _, why := range w.columns.Missing() {
+		w.runner.pipeline.logger.Warn("a column rule does without a column", "table", w.table.name, "topic", w.id.Topic, "why", why)
+	}
 	if misfit := columns.Misfit(err); misfit != nil {
 		if w.repairs { // the record stays parked
 			return nil, &decode.Rejected{Reason: decode.ReasonColumnRule, Detail: misfit.Error()}

@@ -88,6 +88,21 @@ func TestColumnRulesLive(t *testing.T) {
 			}
 			return map[string]any{"id": fmt.Sprint(r.id), "v": v, "note": note, "_lake_op": r.op}
 		}},
+		{"computed", []columns.Rule{
+			{Action: columns.Compute, To: "large", Type: "boolean", Expr: `v > 70`},
+			{Action: columns.Compute, To: "upper", Type: "string", Expr: `note.upperAscii()`},
+			{Action: columns.Compute, To: "some", Type: "string", Expr: `v == null ? "none" : string(v)`},
+			{Action: columns.Drop, Columns: []string{"note", "v"}},
+		}, nil, func(r *ruledRow) map[string]any {
+			m := map[string]any{"id": r.id, "large": nil, "upper": nil, "some": "none"}
+			if v, ok := r.v.(int64); ok {
+				m["large"], m["some"] = v > 70, fmt.Sprint(v)
+			}
+			if s, ok := r.note.(string); ok {
+				m["upper"] = strings.ToUpper(s)
+			}
+			return m
+		}},
 	} {
 		for seed := range uint64(6) {
 			t.Run(fmt.Sprint(c.name, "/seed=", seed), func(t *testing.T) {
@@ -349,6 +364,33 @@ func TestColumnRulesCastParked(t *testing.T) {
 	compareRows(t, "t", dump(t, table, l.visible.rows), []json.RawMessage{
 		fmt.Appendf(nil, `{"id":%q,"note":9}`, hashed(1)), fmt.Appendf(nil, `{"id":%q,"note":8}`, hashed(2)),
 	})
+}
+
+// TestColumnRulesExpressionParked: a row for which an expression fails is parked with column, expression and why, and can be edited.
+func TestColumnRulesExpressionParked(t *testing.T) {
+	m := newMaker("a.b.t", 1)
+	m.add("c", 2, `"v":2,"note":"c@d"`)
+	m.add("c", 1, `"v":0,"note":"a@b"`)
+	l := openLog(newDisk())
+	routes := []ingest.Route{{Topic: ".*", Rules: []columns.Rule{{Action: columns.Compute, To: "q", Type: "long", Expr: "10 / v"}}}}
+	p := run(t, l, ingest.Options{}, routes, m)
+	if got := parkedReasons(l); got != "1:expression" {
+		t.Fatal(got)
+	}
+	if d := l.visible.parked[0].Detail; d != `column "q" = "10 / v": division by zero` {
+		t.Error(d)
+	}
+	good := newMaker("a.b.t", 1)
+	good.add("c", 1, `"v":5,"note":"a@b"`)
+	if err := p.EditParked(t.Context(), l.visible.parked[0].ID, ingest.ParkedChange{Value: &good.records[0].Value}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ReplayParked(t.Context(), l.visible.parked[0].ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := rows(t, l, "a_b.t"); got != `{"id":1,"v":5,"note":"a@b","q":2}`+"\n"+`{"id":2,"v":2,"note":"c@d","q":5}`+"\n" {
+		t.Error(got)
+	}
 }
 
 // TestColumnRulesEvolveCast: a column that the source widens goes on into the type that it is cast to, and hashes as before.

@@ -151,14 +151,15 @@ type RouteConfig struct {
 
 // ColumnRuleConfig is a rule of a route for columns.
 type ColumnRuleConfig struct {
-	Rule    string   `yaml:"rule" doc:"drop, rename, constant, metadata, hash, redact, truncate, cast"`
+	Rule    string   `yaml:"rule" doc:"drop, rename, constant, metadata, hash, redact, truncate, cast, compute"`
 	Columns []string `yaml:"columns" doc:"names of the columns that the rule takes, as the rules before it have left them; for metadata, those to add: _lake_source_ts, _lake_topic, _lake_partition, _lake_offset, _lake_position, _lake_op, _lake_tx_id, _lake_tx_order, _lake_snapshot"`
 	Match   string   `yaml:"match" doc:"in place of columns: takes those whose names match the anchored regular expression"`
-	To      string   `yaml:"to" doc:"rename: the new name; $1 is the first group of match. constant: the name of the column to add"`
+	To      string   `yaml:"to" doc:"rename: the new name; $1 is the first group of match. constant, compute: the name of the column to add"`
 	Value   string   `yaml:"value" doc:"constant: the value, as rows show it. redact: what stands for every value; empty: REDACTED in strings, null in other columns"`
 	Salt    string   `yaml:"salt" doc:"hash: the secret that HMAC-SHA-256 is keyed with, at least 16 bytes: ${file:…} or ${ENV}; another salt makes other values"`
 	Length  int      `yaml:"length" doc:"truncate: the characters to keep"`
-	Type    string   `yaml:"type" doc:"constant, cast: boolean, int, long, float, double, decimal(P,S), date, time, timestamp, timestamptz, string, uuid, binary; empty: string for constant"`
+	Expr    string   `yaml:"expr" doc:"compute: an expression of CEL over the columns (README, Column rules)"`
+	Type    string   `yaml:"type" doc:"constant, cast, compute: boolean, int, long, float, double, decimal(P,S), date, time, timestamp, timestamptz, string, uuid, binary; empty: string for constant"`
 }
 
 func defaultRoute() RouteConfig { return RouteConfig{AmoroKeys: true} }

@@ -14,7 +14,7 @@ func (r RouteConfig) columnRules() []colrules.Rule {
 	var rules []colrules.Rule
 	for _, c := range r.Columns {
 		action, _ := colrules.ParseAction(c.Rule) // checked
-		rules = append(rules, colrules.Rule{Action: action, Columns: c.Columns, Match: c.Match, To: c.To, Value: c.Value, Type: c.Type, Salt: c.Salt, Length: c.Length})
+		rules = append(rules, colrules.Rule{Action: action, Columns: c.Columns, Match: c.Match, To: c.To, Value: c.Value, Type: c.Type, Salt: c.Salt, Length: c.Length, Expr: c.Expr})
 	}
 	return rules
 }

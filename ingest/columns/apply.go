@@ -23,10 +23,22 @@ type Applier struct {
 	after, before []changelog.Value
 	key, other    []changelog.Value
 	placeholders  []int
+	missing       []string
+	told          map[string]bool // the missing that were told
+	at            Origin          // of the record at hand
+}
+
+// Missing returns, once, what was found about shapes that people should know: expressions read columns that events do not have.
+func (a *Applier) Missing() []string {
+	m := a.missing
+	a.missing = nil
+	return m
 }
 
 // Applier returns a new applier.
-func (s *Set) Applier() *Applier { return &Applier{set: s, programs: map[*decode.Shape]*program{}} }
+func (s *Set) Applier() *Applier {
+	return &Applier{set: s, programs: map[*decode.Shape]*program{}, told: map[string]bool{}}
+}
 
 // maxPrograms bounds what is remembered of shapes that do not come any more.
 const maxPrograms = 1000
@@ -42,6 +54,12 @@ func (a *Applier) of(shape *decode.Shape) *program {
 			clear(a.programs)
 		}
 		a.programs[shape] = p
+		for _, text := range p.missing {
+			if !a.told[text] {
+				a.told[text] = true
+				a.missing = append(a.missing, text)
+			}
+		}
 	}
 	a.last, a.program = shape, p
 	return p
@@ -59,7 +77,8 @@ func (a *Applier) Event(ev *decode.Event, at Origin) error {
 		a.arena = nil
 	}
 	a.arena = a.arena[:0]
-	if rejected := a.apply(p, ev, &at); rejected != nil {
+	a.at = at
+	if rejected := a.apply(p, ev, &a.at); rejected != nil {
 		return rejected
 	}
 	return nil
@@ -85,7 +104,10 @@ func (a *Applier) apply(p *program, ev *decode.Event, at *Origin) *decode.Reject
 	}
 	if ev.After != nil {
 		if len(ev.Placeholders) > 0 {
-			a.setHoles(p, ev)
+			if rejected = a.setHoles(p, ev); rejected != nil {
+				p.attachKey(rejected, ev.Key)
+				return rejected
+			}
 		}
 		if a.after, rejected = a.image(p, a.after, ev.After, ev, at); rejected != nil {
 			p.attachKey(rejected, ev.Key)
@@ -156,6 +178,12 @@ func (a *Applier) image(p *program, dst, values []changelog.Value, ev *decode.Ev
 				}
 			}
 			regs[o.out] = v
+		case o.computed != nil:
+			v, rejected := o.computed.eval(a, regs)
+			if rejected != nil {
+				return dst, rejected
+			}
+			regs[o.out] = v
 		case at == nil:
 			regs[o.out] = changelog.NullValue
 		default:
@@ -169,8 +197,9 @@ func (a *Applier) image(p *program, dst, values []changelog.Value, ev *decode.Ev
 	return dst, nil
 }
 
-// setHoles notes which registers have no value, because the source did not send it.
-func (a *Applier) setHoles(p *program, ev *decode.Event) {
+// setHoles notes which registers have no value, because the source did not send it. A computed column of which no input was sent keeps
+// its value, too; one of which some were sent cannot be computed.
+func (a *Applier) setHoles(p *program, ev *decode.Event) *decode.Rejected {
 	a.holes = slices.Grow(a.holes[:0], p.registers)[:p.registers]
 	clear(a.holes)
 	for _, o := range ev.Placeholders {
@@ -179,8 +208,15 @@ func (a *Applier) setHoles(p *program, ev *decode.Event) {
 	for i := range p.ops {
 		if o := &p.ops[i]; o.unary != nil {
 			a.holes[o.out] = a.holes[o.in]
+		} else if o.computed != nil {
+			hole, rejected := o.computed.hole(a.holes)
+			if rejected != nil {
+				return rejected
+			}
+			a.holes[o.out] = hole
 		}
 	}
+	return nil
 }
 
 // takeHoles gives ev the columns that have no value.

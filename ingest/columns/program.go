@@ -27,6 +27,8 @@ type op struct {
 	unary   unary // of register in; nil: one of those below
 	meta    int   // place in metadata, if value is nil
 	value   *changelog.Value
+
+	computed *computed
 }
 
 // column is a column as the rules so far have left it.
@@ -49,6 +51,7 @@ type program struct {
 	columns   []column
 	plain     bool // columns are the same but for their names
 	misfit    *MisfitError
+	missing   []string // what it does without
 }
 
 // compiler makes a program.
@@ -118,6 +121,9 @@ func (c *compiler) apply(i int, r *rule) {
 			c.add(i, decode.Column{Name: metadata[m].name, Type: metadata[m].typ, Own: true, Fixed: true}, op{meta: m})
 		}
 		return
+	case Compute:
+		c.compute(i, r)
+		return
 	case Drop, Rename, Hash, Redact, Truncate, Cast:
 	}
 	kept := c.p.columns[:0]
@@ -153,7 +159,7 @@ func (c *compiler) take(i int, r *rule, col *column) bool {
 		col.rule = i
 	case Hash, Redact, Truncate, Cast:
 		c.transform(i, r, col)
-	case Constant, Metadata:
+	case Constant, Metadata, Compute:
 	}
 	return true
 }

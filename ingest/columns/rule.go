@@ -26,10 +26,11 @@ const (
 	Redact                     // masks columns by one value
 	Truncate                   // cuts texts
 	Cast                       // changes types, without loss
+	Compute                    // adds a column that an expression gives
 )
 
 var actionNames = [...]string{
-	Drop: "drop", Rename: "rename", Constant: "constant", Metadata: "metadata", Hash: "hash", Redact: "redact", Truncate: "truncate", Cast: "cast",
+	Drop: "drop", Rename: "rename", Constant: "constant", Metadata: "metadata", Hash: "hash", Redact: "redact", Truncate: "truncate", Cast: "cast", Compute: "compute",
 }
 
 // String returns the action as configurations name it.
@@ -57,17 +58,19 @@ type Rule struct {
 	Columns []string
 	// Match takes the columns that an anchored regular expression matches, in place of Columns.
 	Match string
-	// To is the new name; with Match, $1 or ${1} stands for what its first group matched. For Constant, the name of the column to add.
+	// To is the new name; with Match, $1 or ${1} stands for what its first group matched. For Constant and Compute, the name of the column to add.
 	To string
 	// Value of Constant is the value, in the form that rows show (package rowjson). For Redact, what stands for all values: default REDACTED
 	// in strings, null in other columns.
 	Value string
-	// Type of Constant, as Iceberg spells it: default string. For Cast, the new type.
+	// Type of Constant, as Iceberg spells it: default string. For Cast, the new type; for Compute, the result's.
 	Type string
 	// Salt of Hash, a secret of at least 16 bytes.
 	Salt string
 	// Length of Truncate, in characters.
 	Length int
+	// Expr of Compute is an expression of CEL over the columns.
+	Expr string
 }
 
 // reservedPrefix begins names that are the pipeline's own (spec/debezium.md 4.4).
@@ -97,6 +100,7 @@ type rule struct {
 	could *regexp.Regexp // of Rename with match, what its new names look like
 	typ   *changelog.Type
 	value changelog.Value
+	expr  *expression
 	meta  []int // of Metadata, places in metadata
 }
 
@@ -139,6 +143,7 @@ type uses struct {
 	typ   bool
 	salt  bool // needs it
 	cut   bool // needs Length
+	expr  bool // needs it
 }
 
 var fieldsOf = [...]uses{
@@ -150,6 +155,7 @@ var fieldsOf = [...]uses{
 	Redact:   {picks: true, value: true},
 	Truncate: {picks: true, cut: true},
 	Cast:     {picks: true, typ: true},
+	Compute:  {to: true, typ: true, expr: true},
 }
 
 // check checks a rule by itself, and fills in what is compiled of it.
@@ -176,7 +182,7 @@ func (r *rule) checkFields(u uses, bad func(string, ...any)) {
 		name       string
 		has, takes bool
 	}{
-		{"to", r.To != "", u.to}, {"value", r.Value != "", u.value}, {"type", r.Type != "", u.typ}, {"salt", r.Salt != "", u.salt}, {"length", r.Length != 0, u.cut},
+		{"to", r.To != "", u.to}, {"value", r.Value != "", u.value}, {"type", r.Type != "", u.typ}, {"salt", r.Salt != "", u.salt}, {"length", r.Length != 0, u.cut}, {"expr", r.Expr != "", u.expr},
 	} {
 		if f.has && !f.takes {
 			bad("%s has no %s", r.Action, f.name)
@@ -193,8 +199,10 @@ func (r *rule) checkFields(u uses, bad func(string, ...any)) {
 		bad("salt has %d bytes: at least %d, or values can be guessed", len(r.Salt), minSalt)
 	case u.cut && r.Length < 1:
 		bad("truncate needs length: the characters to keep, at least 1")
-	case r.Action == Cast && r.Type == "":
-		bad("cast needs type")
+	case (r.Action == Cast || u.expr) && r.Type == "":
+		bad("%s needs type", r.Action)
+	case u.expr && r.Expr == "":
+		bad("compute needs expr")
 	}
 }
 
@@ -269,6 +277,14 @@ func (r *rule) complete() error {
 		var err error
 		r.typ, err = ParseType(r.Type)
 		return err
+	case Compute:
+		var err error
+		if r.typ, err = ParseType(r.Type); err != nil {
+			return err
+		}
+		if r.expr, err = parseExpression(r.Expr); err != nil {
+			return fmt.Errorf("expr: %w", err)
+		}
 	case Drop, Metadata, Hash, Redact, Truncate:
 	}
 	return nil
@@ -311,7 +327,7 @@ const noWholeRows = "rows of tables without a key that are found whole (keyless:
 // adds returns the names of the columns that a rule makes, whatever an event has.
 func (r *rule) adds() []string {
 	switch r.Action {
-	case Constant:
+	case Constant, Compute:
 		return []string{r.To}
 	case Metadata:
 		return r.Columns

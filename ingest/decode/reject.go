@@ -61,6 +61,7 @@ const (
 	ReasonProtoDecode       = "proto_decode"
 	ReasonProtoIndex        = "proto_index"
 	ReasonCastInexact       = "cast_inexact"
+	ReasonExpression        = "expression"
 	ReasonColumnRule        = "column_rule" // not of a record: the route's rules are at fault
 )
 

@@ -62,6 +62,7 @@ var rules = map[string]string{
 	ReasonProtoDecode:       "the key or value is a Protobuf message of its schema",
 	ReasonProtoIndex:        "the message type that the record names is in its schema",
 	ReasonCastInexact:       "a value that the route's column rules cast is the same in the other type",
+	ReasonExpression:        "an expression of the route's column rules has a value of its type",
 	ReasonColumnRule:        "the route's column rules make columns that the table can have",
 	ReasonNameCollision:     "column names differ by more than case",
 	ReasonReservedName:      "column names do not begin with a prefix that firn keeps for itself",
