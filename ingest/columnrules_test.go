@@ -318,24 +318,25 @@ func TestColumnRulesParked(t *testing.T) {
 }
 
 // TestColumnRulesWithoutSchema: columns of messages without a schema are read by the table's types under the names that the rules gave
-// them, also after a restart.
+// them, by who has not seen one of them before.
 func TestColumnRulesWithoutSchema(t *testing.T) {
-	m := newMaker("a.b.t", 1)
-	add := func(id int, d, x string) {
-		m.lsn++
-		m.raw(fmt.Sprintf(`{"id":%d}`, id), fmt.Sprintf(`{"before":null,"after":{"id":%d,"d":%s,"x_y":%s},"source":{"connector":"postgresql","name":"n","ts_ms":1767225600000,"db":"d","schema":"public","table":"t","lsn":%d},"op":"c"}`, id, d, x, m.lsn))
+	event := func(topic string, id int, d, x string) *maker {
+		m := newMaker(topic, 1)
+		m.raw(fmt.Sprintf(`{"id":%d}`, id), fmt.Sprintf(`{"before":null,"after":{"id":%d,"d":%s,"x_y":%s},"source":{"connector":"postgresql","name":"n",`+
+			`"ts_ms":1767225600000,"db":"d","schema":"public","table":"t","lsn":7},"op":"c"}`, id, d, x))
+		return m
 	}
-	add(1, "1.5", "2.5")
-	l := openLog(newDisk())
-	routes := []ingest.Route{{Topic: ".*", Decode: decode.Options{Hints: []decode.Hint{{Column: "id", Schema: []byte(`{"type":"int64"}`)}}}, Rules: []columns.Rule{
-		{Action: columns.Rename, Columns: []string{"d"}, To: "e"}, {Action: columns.Rename, Match: "x_(.*)", To: "$1"}, {Action: columns.Constant, To: "c", Value: "k"},
-	}}}
-	run(t, l, ingest.Options{}, routes, m)
-	add(2, "1", "2") // whole numbers, which would be long by themselves
-	p := run(t, l, ingest.Options{}, routes, m)
-	if got := rows(t, l, "a_b.t"); got != `{"id":1,"e":1.5,"y":2.5,"c":"k"}`+"\n"+`{"id":2,"e":1,"y":2,"c":"k"}`+"\n" {
-		t.Log(l.visible.parked, p.Status())
-		t.Error(got)
+	for _, rules := range [][]columns.Rule{
+		{{Action: columns.Rename, Columns: []string{"d"}, To: "e"}, {Action: columns.Rename, Match: "x_(.*)", To: "$1"}, {Action: columns.Constant, To: "c", Value: "k"}},
+		{{Action: columns.Rename, Columns: []string{"d"}, To: "e"}, {Action: columns.Rename, Columns: []string{"x_y"}, To: "y"}, {Action: columns.Constant, To: "c", Value: "k"}},
+	} {
+		l := openLog(newDisk())
+		routes := []ingest.Route{{Topic: ".*", Table: "a_b.t", Rules: rules}}
+		run(t, l, ingest.Options{}, routes, event("a.b.t", 1, "1.5", "2.5"))
+		run(t, l, ingest.Options{}, routes, event("a.b.u", 2, "1", "2")) // whole numbers, which would be long by themselves
+		if got := rows(t, l, "a_b.t"); got != `{"id":1,"e":1.5,"y":2.5,"c":"k"}`+"\n"+`{"id":2,"e":1,"y":2,"c":"k"}`+"\n" {
+			t.Error(got)
+		}
 	}
 }
 

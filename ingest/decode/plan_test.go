@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -411,5 +412,47 @@ func TestKeyText(t *testing.T) {
 		if got, ok := tableKey(nil, s, shape.Columns[:3], values[:3]); !ok || got.String() != want.String() {
 			t.Errorf("%s: key without a mapping %s, want %s", name, got, want)
 		}
+	}
+}
+
+// TestPlanFixed: a column whose type a rule gives goes into one of that type, widened or as a key's text, and never beside another.
+func TestPlanFixed(t *testing.T) {
+	fixed := func(text string) *Shape {
+		s := shapeFrom(t, text)
+		for i := range s.Columns {
+			s.Columns[i].Fixed = true
+		}
+		return s
+	}
+	_, table, err := Plan(nil, fixed("id! uuid a int"), PlanOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := table.Columns[0].Type.String(); got != "string" {
+		t.Errorf("the key is %s", got)
+	}
+	if _, next, err := Plan(table, fixed("id! uuid a int"), PlanOptions{}); next != nil || err != nil {
+		t.Errorf("again: %v, %v", next, err)
+	}
+	if _, next, err := Plan(table, fixed("id! uuid a long"), PlanOptions{}); err != nil || next == nil || next.Columns[1].Type.Kind != changelog.Long {
+		t.Errorf("wider: %v, %v", next, err)
+	}
+	for _, text := range []string{"id! uuid a string", "id! long a int"} {
+		_, next, err := Plan(table, fixed(text), PlanOptions{})
+		if rejected, ok := errors.AsType[*Rejected](err); !ok || rejected.Reason != ReasonColumnRule || next != nil {
+			t.Errorf("%s: %v, %v", text, next, err)
+		}
+	}
+}
+
+// TestPlanOwn: only the pipeline's own columns have names that begin with the reserved prefix.
+func TestPlanOwn(t *testing.T) {
+	s := shapeFrom(t, "id! int _lake_op string")
+	if _, _, err := Plan(nil, s, PlanOptions{}); err == nil {
+		t.Error("a source's column is called _lake_op")
+	}
+	s.Columns[1].Own = true
+	if _, _, err := Plan(nil, s, PlanOptions{}); err != nil {
+		t.Error(err)
 	}
 }
