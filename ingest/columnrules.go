@@ -46,9 +46,18 @@ func (w *worker) ruled(ctx context.Context, r *Record, ev *decode.Event, err err
 	return ev, nil
 }
 
-// misfit submits what was read so far and returns the error that stops the topic.
+// nextEvent decodes the next event of a record that has several. Error: as decode's.
+func (w *worker) nextEvent(ctx context.Context, r *Record) (*decode.Event, error) {
+	ev, err := w.decoder.Next()
+	if w.columns == nil {
+		return ev, err
+	}
+	return w.ruled(ctx, r, ev, err)
+}
+
+// misfit submits what was read so far, if that is whole records, and returns the error that stops the topic.
 func (w *worker) misfit(ctx context.Context, detail string) error {
-	if w.batch.records > 0 {
+	if w.batch.records > 0 && w.place == 0 {
 		if err := w.submit(ctx, Unknown); err != nil {
 			return err
 		}

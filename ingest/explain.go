@@ -72,9 +72,10 @@ func (w *worker) readable(ctx context.Context, rec *changelog.Parked, key, value
 		return rec.Reason, rec.Detail, nil
 	}
 	w.begin()
-	_, err = w.decode(ctx, &Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers})
+	r := Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers}
+	_, err = w.decode(ctx, &r)
 	for err == nil && w.decoder.More() {
-		_, err = w.decoder.Next()
+		_, err = w.nextEvent(ctx, &r)
 	}
 	if rejected, ok := errors.AsType[*decode.Rejected](err); ok {
 		return rejected.Reason, rejected.Detail, nil

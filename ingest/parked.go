@@ -530,7 +530,7 @@ func (w *worker) eventsAgain(ctx context.Context, r *Record) (reason, detail str
 			return "", "", nil
 		}
 		w.place++
-		ev, err = w.decoder.Next()
+		ev, err = w.nextEvent(ctx, r)
 	}
 }
 

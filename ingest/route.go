@@ -140,6 +140,19 @@ func (r *Route) Validate() error {
 	return nil
 }
 
+// sourceKey returns the key columns by the names that messages have, before the column rules.
+func (r *Route) sourceKey() []string {
+	names := slices.Clone(r.Columns)
+	for i, name := range names {
+		if r.rules != nil {
+			if source, ok := r.rules.Source(name); ok {
+				names[i] = source
+			}
+		}
+	}
+	return names
+}
+
 func emptyPattern(p string) error {
 	if p == "" {
 		return errors.New("it is empty")
@@ -160,10 +173,10 @@ func newRouter(routes []Route) *router {
 		d.EnsureDefaults()
 		d.NoKey = r.routes[i].Key == KeyNone
 		d.TrustKeyless = r.routes[i].Keyless == KeylessFullRow
-		if d.Form.Foreign() {
-			d.KeyColumns = r.routes[i].Columns
-		}
 		r.routes[i].rules, _ = r.routes[i].compileRules() // valid
+		if d.Form.Foreign() {
+			d.KeyColumns = r.routes[i].sourceKey()
+		}
 		r.patterns = append(r.patterns, regexp.MustCompile("^(?:"+r.routes[i].Topic+")$"))
 	}
 	return r

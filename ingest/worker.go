@@ -260,7 +260,7 @@ func (w *worker) events(ctx context.Context, r *Record) error {
 			return nil
 		}
 		w.place++
-		ev, err = w.decoder.Next()
+		ev, err = w.nextEvent(ctx, r)
 	}
 }
 
@@ -298,7 +298,7 @@ func (w *worker) remember(ctx context.Context, r *Record) error {
 		if !w.decoder.More() {
 			return nil
 		}
-		ev, err = w.decoder.Next()
+		ev, err = w.nextEvent(ctx, r)
 	}
 }
 
