@@ -72,7 +72,7 @@ func (w *worker) readable(ctx context.Context, rec *changelog.Parked, key, value
 		return rec.Reason, rec.Detail, nil
 	}
 	w.begin()
-	r := Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers}
+	r := Record{Topic: rec.Position.Topic, Key: key, Value: value, Headers: headers, Timestamp: rec.Timestamp}
 	_, err = w.decode(ctx, &r)
 	for err == nil && w.decoder.More() {
 		_, err = w.nextEvent(ctx, &r)

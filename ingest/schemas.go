@@ -37,7 +37,7 @@ func (w *worker) decode(ctx context.Context, r *Record) (*decode.Event, error) {
 // read decodes a record, with the schemas that it names. Error: as decode's.
 func (w *worker) read(ctx context.Context, r *Record) (*decode.Event, error) {
 	for {
-		ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers})
+		ev, err := w.decoder.Decode(decode.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers, Timestamp: r.Timestamp})
 		missing, ok := errors.AsType[*decode.MissingSchema](err)
 		if !ok {
 			return ev, err

@@ -50,17 +50,19 @@ type SourceConfig struct {
 	File    *FileConfig   `yaml:"file" doc:"a recording, one JSON object a record"`
 	Topics  []string      `yaml:"topics" doc:"anchored regular expressions, needed for kafka; new matching topics are found while running; default for file: all"`
 	Exclude []string      `yaml:"exclude" doc:"anchored regular expressions of topics to leave out"`
-	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry; confluent_jsonschema, apicurio_json: JSON, with JSON Schemas from it (or Connect's, as Apicurio's own converter registers them); confluent_protobuf, apicurio_protobuf: Protobuf"`
-	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format; empty: the same"`
+	Format  string        `yaml:"format" doc:"of values. json; json_schema: every message must have the schema wrapper; confluent_avro, apicurio_avro: Avro, with schemas from the registry; confluent_jsonschema, apicurio_json: JSON, with JSON Schemas from it (or Connect's, as Apicurio's own converter registers them); confluent_protobuf, apicurio_protobuf: Protobuf; cloudevents_json: CloudEvents in JSON, or with their attributes in headers, whose data the shape tells; cloudevents_avro: the same, where data may be Avro"`
+	KeyFmt  string        `yaml:"key_format" doc:"of keys, as format, but no CloudEvents; empty: the same, json beside CloudEvents"`
 	Schema  string        `yaml:"schema" doc:"format json: auto (told by each message's wrapper), always, never"`
-	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added (key: none is a route's default then); the JSON of other tools: canal: flat messages of Alibaba Canal (and TiCDC); maxwell: Maxwell's daemon; ogg: Oracle GoldenGate's JSON formatter (op); dms: AWS DMS"`
+	Shape   string        `yaml:"shape" doc:"envelope: Debezium's; flattened: rows as ExtractNewRecordState makes them; plain: rows of any producer, each is added; outbox: events of the outbox router, each is added (key: none is a route's default with both); the JSON of other tools: canal: flat messages of Alibaba Canal (and TiCDC); maxwell: Maxwell's daemon; ogg: Oracle GoldenGate's JSON formatter (op); dms: AWS DMS"`
 	Hints   string        `yaml:"hints" doc:"JSON file of columns' types, for messages without schemas: {column: its Connect schema, or a list of them}, or {table: {column: …}} by the last part of topics' names"`
 	Routes  []RouteConfig `yaml:"routes" doc:"topic to table; the first match wins; none: a.b.c goes to a_b.c"`
 
 	Registry RegistryConfig `yaml:"registry" doc:"the schema registry of the formats confluent_… and apicurio_…"`
 
 	Deletes           string            `yaml:"deletes" doc:"shape flattened: the transformation's delete.tombstone.handling.mode: tombstone, delete-to-tombstone (a null value is the delete); rewrite, rewrite-with-tombstone (metadata say it, null values say nothing); drop (deletes never come)"`
-	Metadata          map[string]string `yaml:"metadata" doc:"shape flattened: members that are no columns, and what they are: op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order, source.MEMBER; with deletes: rewrite __deleted is deleted by itself"`
+	Metadata          map[string]string `yaml:"metadata" doc:"shape flattened: members that are no columns, and what they are: op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order, source.MEMBER; with deletes: rewrite __deleted is deleted by itself. Shape outbox: headers, or members beside payload, and what they hold: id, type, aggregatetype, aggregateid; header: it is put into column headers"`
+	Documents         string            `yaml:"documents" doc:"MongoDB: columns: one a field of documents; text: _id and document, which is Extended JSON"`
+	Payload           string            `yaml:"payload" doc:"shape outbox: column payload. text: JSON text; expanded: a struct or list, as the JSON has it; binary: the value as it is, in any format"`
 	Connector         string            `yaml:"connector" doc:"shapes flattened, plain, ogg and dms: the kind of source, which decides how some types are read: postgresql, mysql, mariadb, sqlserver, oracle, db2"`
 	Identity          string            `yaml:"identity" doc:"full: before images are whole (REPLICA IDENTITY FULL); default: they are not trusted; auto: by connector"`
 	Placeholder       string            `yaml:"placeholder" doc:"the connector's unavailable.value.placeholder"`
@@ -137,7 +139,7 @@ type RouteConfig struct {
 	Hints     string   `yaml:"hints" doc:"as the source's, for this route; empty: the source's"`
 	Keyless   string   `yaml:"keyless" doc:"as the source's, for this route; empty: the source's"`
 	OnParked  string   `yaml:"on_parked" doc:"as the source's, for this route; empty: the source's"`
-	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none (shapes canal, maxwell, ogg: those that the message names; dms: none); none: no key; or a list of columns. Default: message; none with shape plain"`
+	Key       keyRoute `yaml:"key" doc:"message: the message key's columns, no key where there is none (shapes canal, maxwell, ogg: those that the message names; dms: none); none: no key; or a list of columns. Default: message; none with shapes plain and outbox"`
 	AmoroKeys bool     `yaml:"amoro_keys" doc:"true: uuid key columns of new tables are strings (canonical text), binary and fixed ones too (lower-case hex), since Amoro loses deletes of such keys; false: they keep their types, and Amoro must not read or optimize the tables"`
 
 	Renames map[string]string `yaml:"renames" doc:"old name: new name, of columns that the source has renamed; without it a rename is a new column beside the old one"`
@@ -292,7 +294,7 @@ func defaultConfig() *Config {
 // defaultSource returns a source's defaults.
 func defaultSource() SourceConfig {
 	return SourceConfig{
-		Format: "json", Registry: RegistryConfig{Apicurio: ApicurioConfig{Width: "auto", Kind: "contentId", Ref: "delimited"}}, Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Identity: "auto",
+		Format: "json", Registry: RegistryConfig{Apicurio: ApicurioConfig{Width: "auto", Kind: "contentId", Ref: "delimited"}}, Schema: "auto", Shape: "envelope", Deletes: "tombstone", Metadata: map[string]string{}, Payload: "text", Documents: "columns", Identity: "auto",
 		Placeholder: "__debezium_unavailable_value", ReplayFilter: "exact", ReplayWindow: 100_000, Keyless: "append", KeylessResnapshot: "stop", OnParked: "queue", MaxRejectedRun: 100, MaxRejectedShare: 0.05, DLQMaxBytes: 16 << 20, OnTruncate: "apply", Infinity: "null",
 		MaxRecordBytes: 16 << 20, DiscoveryInterval: 10 * time.Second,
 	}
@@ -348,7 +350,7 @@ func (c *Config) fill() {
 
 // defaultKey is a route's key where it does not say it.
 func defaultKey(s SourceConfig) string {
-	if s.Shape == "plain" {
+	if s.Shape == "plain" || s.Shape == "outbox" {
 		return "none"
 	}
 	return "message"

@@ -240,7 +240,7 @@ func (s *SourceConfig) validate(path string, p *problems) {
 	for i, e := range s.Exclude {
 		p.regexp(fmt.Sprintf("%s.exclude[%d]", path, i), e, "topics")
 	}
-	p.oneOf(path+".format", s.Format, formats...)
+	p.oneOf(path+".format", s.Format, valueFormats...)
 	p.oneOf(path+".key_format", s.KeyFmt, append([]string{""}, formats...)...)
 	s.validateRegistry(path, p)
 	p.oneOf(path+".schema", s.Schema, "auto", "always", "never")
@@ -277,20 +277,32 @@ func (s *SourceConfig) validate(path string, p *problems) {
 
 // validateShape checks what says how values are read.
 func (s *SourceConfig) validateShape(path string, p *problems) {
-	p.oneOf(path+".shape", s.Shape, append([]string{"envelope", "flattened", "plain"}, foreignShapes...)...)
+	p.oneOf(path+".shape", s.Shape, append([]string{"envelope", "flattened", "plain", "outbox"}, foreignShapes...)...)
+	p.oneOf(path+".payload", s.Payload, "text", "expanded", "binary")
+	p.oneOf(path+".documents", s.Documents, "columns", "text")
 	p.oneOf(path+".deletes", s.Deletes, "tombstone", "delete-to-tombstone", "rewrite", "rewrite-with-tombstone", "drop")
 	p.oneOf(path+".connector", s.Connector, "", "postgresql", "mysql", "mariadb", "sqlserver", "oracle", "db2")
 	for _, name := range slices.Sorted(maps.Keys(s.Metadata)) {
 		o := decode.Options{Form: decode.FormFlattened, Metadata: map[string]string{name: s.Metadata[name]}}
-		if o.Validate() != nil {
+		if s.Shape == "outbox" {
+			if o.Form = decode.FormOutbox; o.Validate() != nil {
+				p.bad(path+".metadata."+name, s.Metadata[name], "is not id, type, aggregatetype, aggregateid or header, of a name other than payload")
+			}
+		} else if o.Validate() != nil {
 			p.bad(path+".metadata."+name, s.Metadata[name], "is not op, deleted, ts_ms, ts_us, ts_ns, transaction.id, transaction.total_order, transaction.data_collection_order or source.MEMBER")
 		}
 	}
 	switch {
 	case s.Shape != "flattened" && s.Deletes != "tombstone":
 		p.bad(path+".deletes", s.Deletes, "is of shape flattened only")
-	case s.Shape != "flattened" && len(s.Metadata) > 0:
-		p.wrong(path+".metadata", "is of shape flattened only")
+	case s.Shape != "flattened" && s.Shape != "outbox" && len(s.Metadata) > 0:
+		p.wrong(path+".metadata", "is of shapes flattened and outbox only")
+	case s.Shape != "outbox" && s.Payload != "text":
+		p.bad(path+".payload", s.Payload, "is of shape outbox only")
+	case s.Shape != "envelope" && s.Documents != "columns":
+		p.bad(path+".documents", s.Documents, "is of shape envelope only")
+	case s.Shape == "outbox" && s.Connector != "":
+		p.bad(path+".connector", s.Connector, "is not of shape outbox: payloads tell no source")
 	case s.Shape == "envelope" && s.Connector != "":
 		p.bad(path+".connector", s.Connector, "is not of shape envelope: its source blocks tell")
 	case (s.Shape == "canal" || s.Shape == "maxwell") && s.Connector != "":
@@ -299,6 +311,13 @@ func (s *SourceConfig) validateShape(path string, p *problems) {
 		p.bad(path+".shape", s.Shape, "is JSON without schemas: format: json, without schema: always")
 	case s.Shape != "envelope" && (s.uses("", "_avro") || s.uses("", "_protobuf")):
 		p.bad(path+".shape", s.Shape, "is read from JSON only")
+	case s.Shape == "outbox" && (s.uses("confluent_", "") || s.uses("apicurio_", "")):
+		p.bad(path+".shape", s.Shape, "is read from JSON without a registry only")
+	}
+	for i, r := range s.Routes {
+		if s.Shape == "outbox" && r.Key.Mode == "message" {
+			p.bad(fmt.Sprintf("%s.routes[%d].key", path, i), "message", "is not of shape outbox: each event adds a row; none, or [id]")
+		}
 	}
 }
 
@@ -315,6 +334,9 @@ func (s *SourceConfig) onlyJSON() bool {
 // formats are the formats of keys and values.
 var formats = []string{"json", "json_schema", "confluent_avro", "apicurio_avro", "confluent_jsonschema", "apicurio_json", "confluent_protobuf", "apicurio_protobuf"}
 
+// valueFormats are the formats of values: keys are no CloudEvents.
+var valueFormats = append(slices.Clone(formats), "cloudevents_json", "cloudevents_avro")
+
 // validateRegistry checks the registry, which must be there where a format takes one.
 func (s *SourceConfig) validateRegistry(path string, p *problems) {
 	r := &s.Registry
@@ -324,7 +346,7 @@ func (s *SourceConfig) validateRegistry(path string, p *problems) {
 	if (r.TLS.Cert == "") != (r.TLS.Key == "") {
 		p.wrong(path+".registry.tls", "cert and key go together")
 	}
-	confluent, apicurio := s.uses("confluent_", ""), s.uses("apicurio_", "")
+	confluent, apicurio := s.uses("confluent_", "") || s.uses("cloudevents_avro", ""), s.uses("apicurio_", "")
 	switch {
 	case r.URL == "" && (confluent || apicurio):
 		p.wrong(path+".registry.url", "is needed: a format of this source has its schemas in a registry")
@@ -388,7 +410,7 @@ func (r RouteConfig) validate(path string, p *problems) {
 		p.wrong(path+".key", "a list of columns must not be empty")
 	}
 	p.hints(path+".hints", r.Hints)
-	p.oneOf(path+".format", r.Format, append([]string{""}, formats...)...)
+	p.oneOf(path+".format", r.Format, append([]string{""}, valueFormats...)...)
 	p.oneOf(path+".key_format", r.KeyFmt, append([]string{""}, formats...)...)
 	if r.Keyless != "" {
 		p.oneOf(path+".keyless", r.Keyless, "append", "reject_changes", "full_row")

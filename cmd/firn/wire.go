@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -212,8 +213,20 @@ func newRoute(s SourceConfig) ingest.Route {
 		r.Decode.Form = decode.FormOGG
 	case "dms":
 		r.Decode.Form = decode.FormDMS
+	case "outbox":
+		r.Decode.Form, r.Decode.Metadata = decode.FormOutbox, s.Metadata
+		r.Key = ingest.KeyNone
+	}
+	switch s.Payload {
+	case "expanded":
+		r.Decode.Payload = decode.PayloadExpanded
+	case "binary":
+		r.Decode.Payload = decode.PayloadBinary
 	}
 	r.Decode.Connector = s.Connector
+	if s.Documents == "text" {
+		r.Decode.Documents = decode.DocumentText
+	}
 	switch s.Deletes {
 	case "rewrite", "rewrite-with-tombstone":
 		r.Decode.Deletes = decode.DeletesRewrite
@@ -238,7 +251,11 @@ func newRoute(s SourceConfig) ingest.Route {
 // formats returns how a route's values and keys are written.
 func (s SourceConfig) formats(r RouteConfig) (value, key decode.Format) {
 	format := cmp.Or(r.Format, s.Format)
-	return s.format(format), s.format(cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, format))
+	keys := cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, format)
+	if strings.HasPrefix(keys, "cloudevents_") { // the converter writes keys as the JSON converter does
+		keys = "json"
+	}
+	return s.format(format), s.format(keys)
 }
 
 // framedFormats are the formats that have their schemas in a registry.
@@ -253,6 +270,10 @@ func (s SourceConfig) format(name string) decode.Format {
 		return f
 	}
 	switch {
+	case name == "cloudevents_json":
+		return decode.FormatCloudEvents
+	case name == "cloudevents_avro":
+		return decode.FormatCloudEventsAvro
 	case name == "json_schema", s.Schema == "always":
 		return decode.FormatSchema
 	case s.Schema == "never":

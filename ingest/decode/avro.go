@@ -43,12 +43,16 @@ func (d *Decoder) compileAvro(root *avroNode, from connector) *writerSchema {
 		row = root.field("before")
 	}
 	source := root.field("source")
-	if root.kind != avroRecord || row == nil || source == nil {
+	if root.kind != avroRecord || row == nil || source == nil && !d.o.Format.isCloud() {
 		w.rej = reject(ReasonEnvelopeShape, "schema %s is no envelope's", quote([]byte(name)))
 		return w
 	}
 	if !w.avro.envelope(root, row, source) {
 		w.rej = reject(ReasonEnvelopeShape, "before, after, source, transaction or op of %s is of an odd type", quote([]byte(name)))
+		return w
+	}
+	if source == nil {
+		w.row, w.rej = d.compileRow(row, w.from)
 		return w
 	}
 	if block, _, _ := source.nullable(); from == connectorOther {
@@ -94,6 +98,9 @@ func (p *avroPlan) envelope(root, row, source *avroNode) bool {
 			}
 		}
 		p.steps = append(p.steps, m)
+	}
+	if source == nil {
+		return true
 	}
 	block, _, _ := source.nullable()
 	for _, f := range block.fields {

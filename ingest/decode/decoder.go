@@ -19,6 +19,10 @@ type Decoder struct {
 
 	values, keys schemaCache
 	types        schemaCache         // of Canal's columns
+	idKey        *record             // of documents
+	textRow      *record             // of documents that are kept as text
+	doc          []byte              // the row of the outbox event at hand, as JSON
+	cloud        cloud               // of the record at hand
 	metadata     map[string]metadata // of flattened rows
 	flatRow      *record             // how flattened rows with a schema were last read
 	headers      []changelog.Header  // of the record at hand
@@ -58,7 +62,10 @@ func New(o Options) *Decoder {
 	}
 	raw, _ := placeholderBytes(o.Placeholder) // valid
 	d := &Decoder{o: o, codec: base64.StdEncoding.Strict(), holes: newHoles(raw)}
-	d.metadata, _ = metadataOf(d.o.Metadata) // valid
+	if d.o.Form != FormOutbox {
+		d.metadata, _ = metadataOf(d.o.Metadata) // valid
+	}
+	d.o.NoKey = d.o.NoKey || d.o.Form == FormOutbox // keys of messages are a column
 	if o.Form.Foreign() {
 		d.holes, d.from = holes{}, foreignConnector(o)
 	}
@@ -85,7 +92,7 @@ func (d *Decoder) SetTable(s *changelog.Schema) {
 // *Rejected or, in formats with a registry, a *MissingSchema. The event is valid until the next call.
 func (d *Decoder) Decode(r Record) (*Event, error) {
 	d.reset()
-	d.missing, d.keyBytes = nil, r.Key
+	d.missing, d.keyBytes, d.cloud = nil, r.Key, cloud{}
 	d.limit = arenaSlack + arenaFactor*(len(r.Key)+len(r.Value))
 	ok := d.decode(&r)
 	if rej := d.err; !ok && d.missing == nil {
@@ -107,6 +114,9 @@ func (d *Decoder) reset() {
 	const keep = 1 << 20
 	if cap(d.arena) > keep {
 		d.arena = nil
+	}
+	if cap(d.doc) > keep {
+		d.doc = nil
 	}
 	if cap(d.stack) > keep/32 {
 		d.stack = nil
@@ -184,16 +194,20 @@ func (d *Decoder) noKey(key []byte) bool {
 
 // readValue reads a value that is not null.
 func (d *Decoder) readValue(r *Record) bool {
-	if d.o.Format.framed() {
+	switch {
+	case d.o.Format.framed():
 		return d.framedValue(r)
+	case d.o.Format.isCloud():
+		return d.cloudEvent(r)
+	case d.o.Form == FormOutbox:
+		return d.outbox(r, r.Value)
 	}
 	return d.document(r.Value)
 }
 
-// document reads a value in JSON.
-func (d *Decoder) document(b []byte) bool {
-	d.b = b
-	switch {
+// opening refuses documents by their first bytes, where those tell what is wrong.
+func (d *Decoder) opening() bool {
+	switch b := d.b; {
 	case len(b) == 0:
 		return d.fail(ReasonEmptyPayload, "")
 	case b[0] <= 1:
@@ -203,8 +217,16 @@ func (d *Decoder) document(b []byte) bool {
 	case bytes.HasPrefix(b, []byte("\xef\xbb\xbf")):
 		return d.fail(ReasonJSONBOM, "")
 	}
+	return true
+}
+
+// document reads a value in JSON.
+func (d *Decoder) document(b []byte) bool {
+	if d.b = b; !d.opening() {
+		return false
+	}
 	format := d.o.Format
-	if format == FormatAuto || d.named != Change {
+	if format == FormatAuto || format.isCloud() || d.named != Change {
 		format = FormatPlain
 		if hasSchema(b) && !d.o.Form.Foreign() {
 			format = FormatSchema
@@ -297,7 +319,7 @@ func (d *Decoder) change(r *Record) bool {
 	if !ok {
 		return false
 	}
-	if d.env.stale && !d.rereadAfter() {
+	if d.env.stale && !d.documents() && !d.rereadAfter() {
 		return false
 	}
 	if d.env.valueErr != nil {
@@ -310,6 +332,11 @@ func (d *Decoder) change(r *Record) bool {
 	row := d.env.row
 	if row == nil && d.o.Form != FormEnvelope && !d.env.before.given() && !d.env.after.given() {
 		row = d.keyOnly(r.Key)
+	}
+	if d.documents() && (d.env.doc != nil || !d.env.after.given()) {
+		if row, ok = d.documentRow(); !ok {
+			return false
+		}
 	}
 	if row == nil {
 		if row, ok = d.looseRow(); !ok {
@@ -340,7 +367,9 @@ func (d *Decoder) change(r *Record) bool {
 func (d *Decoder) rereadAfter() bool {
 	e := &d.env
 	if e.row == nil {
-		d.err = e.schema.rej
+		if d.err = e.schema.rej; d.err == nil {
+			return d.fail(ReasonTypeMismatch, "the row is no object")
+		}
 		return false
 	}
 	e.valueErr = nil
@@ -403,7 +432,11 @@ func (d *Decoder) readBefore(r *Record, row *record, shape *Shape) {
 	d.before = resize(d.before, len(shape.Columns))
 	marks, reports := len(d.marks), len(d.ev.Reports)
 	d.unknown = false
-	ok := d.readRow(d.env.before.from, row, d.before) && !d.unknown && len(d.marks) == marks
+	read := func() bool { return d.readRow(d.env.before.from, row, d.before) }
+	if d.env.oldDoc != nil {
+		read = func() bool { return d.oldDocument(row, d.before) }
+	}
+	ok := read() && !d.unknown && len(d.marks) == marks
 	d.marks, d.ev.Reports, d.err = d.marks[:marks], d.ev.Reports[:reports], nil
 	if !ok {
 		return // the change itself is sound: it goes without its old row

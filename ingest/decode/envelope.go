@@ -23,6 +23,8 @@ type envelope struct {
 	stale         bool      // after was read for another connector
 	row           *record   // how After was read, or is to be; nil: without a schema, not known yet
 	valueErr      *Rejected // what is wrong with a column; what is wrong with the document or the key counts first
+	doc, oldDoc   []byte    // after and before where they are text: MongoDB's documents
+	update        extent    // updateDescription
 	status        bool      // has the member status, as transactions have
 	ddl           bool
 	message       bool
@@ -40,6 +42,7 @@ const (
 	memberTsMs
 	memberTsUs
 	memberTsNs
+	memberUpdate
 	memberStatus
 	memberDDL
 	memberMessage
@@ -64,6 +67,8 @@ func envelopeMember(name []byte) int {
 		return memberTsUs
 	case "ts_ns":
 		return memberTsNs
+	case "updateDescription":
+		return memberUpdate
 	case "status":
 		return memberStatus
 	case "ddl":
@@ -120,7 +125,9 @@ func (d *Decoder) envelopeMember(m int) bool {
 		}
 		e.before.from = d.p
 		var ok bool
-		if row := d.guessedRow(); row != nil {
+		if d.peek() == '"' {
+			e.oldDoc, ok = d.text()
+		} else if row := d.guessedRow(); row != nil {
 			ok = d.walk(row, maxDepth-1)
 		} else {
 			ok = d.skip(maxDepth - 1)
@@ -137,6 +144,12 @@ func (d *Decoder) envelopeMember(m int) bool {
 		return d.readSource()
 	case memberTransaction:
 		return d.readTransaction()
+	case memberUpdate:
+		d.peek()
+		e.update.from = d.p
+		ok := d.skip(maxDepth - 1)
+		e.update.to = d.p
+		return ok
 	case memberOp:
 		return d.readOp()
 	default:
@@ -160,6 +173,11 @@ func (d *Decoder) readAfter() bool {
 	}
 	e := &d.env
 	e.after.from = d.p
+	if e.row == nil && d.b[d.p] == '"' {
+		text, ok := d.text()
+		e.doc, e.after.to = text, d.p
+		return ok
+	}
 	row := d.guessedRow()
 	if row != nil {
 		d.after = resize(d.after, len(row.fields))
@@ -239,6 +257,7 @@ func (d *Decoder) readTransaction() bool {
 
 // classify checks the envelope as a whole (1.10, 1.11, 1.15).
 func (d *Decoder) classify() bool {
+	d.cloudAttributes()
 	e := &d.env
 	if !e.images {
 		switch {
@@ -283,6 +302,9 @@ func (d *Decoder) classify() bool {
 	switch d.ev.Op {
 	case changelog.OpCreate, changelog.OpRead, changelog.OpUpdate:
 		if !e.after.given() {
+			if e.update.given() && d.documents() {
+				return d.fail(ReasonNoImage, "an update without the document: capture.mode change_streams_update_full sends it")
+			}
 			return d.fail(ReasonNoImage, "op %s without after", d.ev.Op)
 		}
 	case changelog.OpDelete:

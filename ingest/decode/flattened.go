@@ -243,6 +243,7 @@ func (d *Decoder) flatHeaders(headers []changelog.Header) bool {
 
 // classifyFlat decides what a row is by its metadata.
 func (d *Decoder) classifyFlat() bool {
+	d.cloudAttributes()
 	e := &d.env
 	switch {
 	case e.deleted || e.op == 'd':
@@ -268,7 +269,7 @@ func (d *Decoder) classifyFlat() bool {
 // nullValue decides what a record with a null value is.
 func (d *Decoder) nullValue(r *Record) bool {
 	switch {
-	case d.noKey(r.Key) && d.o.Form != FormPlain:
+	case d.noKey(r.Key) && d.o.Form != FormPlain && d.o.Form != FormOutbox:
 		d.ev.Kind = TombstoneWithoutKey
 		return true
 	case d.o.Form != FormFlattened || d.o.Deletes != DeletesNull || d.named == Heartbeat:

@@ -197,6 +197,7 @@ func TestFlattenedHeaders(t *testing.T) {
 		"the row's":      {`{"id":1,"__op":"c","__lsn":1}`, []changelog.Header{header("__op", "u"), header("__lsn", "2")}, changelog.OpCreate, "lsn:0/1", ""},
 		"a delete":       {`{"id":1}`, []changelog.Header{header("__gone", "true")}, changelog.OpDelete, "", ""},
 		"no operation":   {`{"id":1}`, []changelog.Header{header("__op", "what")}, 0, "", ReasonOpUnknown},
+		"no escape":      {`{"id":1}`, []changelog.Header{header("__lsn", `"\q"`)}, changelog.OpCreate, "", ""},
 		"not text":       {`{"id":1}`, []changelog.Header{header("__op", "\xff")}, changelog.OpCreate, "", ""},
 		"not configured": {`{"id":1}`, []changelog.Header{header("__deleted", "true")}, changelog.OpCreate, "", ""},
 	} {

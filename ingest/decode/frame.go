@@ -62,7 +62,9 @@ func (o *Options) format(key bool) Format {
 }
 
 // NeedsSchemas reports whether Decode asks for registered schemas.
-func (o *Options) NeedsSchemas() bool { return o.Format.framed() || o.KeyFormat.framed() }
+func (o *Options) NeedsSchemas() bool {
+	return o.Format.framed() || o.KeyFormat.framed() || o.Format == FormatCloudEventsAvro
+}
 
 // IDWidth is how many bytes Apicurio's ids have in a frame (1.7).
 type IDWidth uint8

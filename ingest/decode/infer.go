@@ -70,6 +70,12 @@ func (d *Decoder) rebuildLoose() {
 			l.base.add(h.Column, v, false)
 		}
 	}
+	if d.o.Form == FormOutbox {
+		d.outboxFields(func(name string, v *conv) {
+			l.candidates[name] = append(l.candidates[name], candidate{v, true})
+			l.base.add(name, v, false)
+		})
+	}
 	if l.table != nil {
 		for _, c := range l.table.Columns {
 			l.addTableColumn(sourceName(l.table, c), (compiler{d.from, d.holes}).ofTable(c.Type))
@@ -333,8 +339,11 @@ func (d *Decoder) convFor(name string) (*conv, bool) {
 	if d.b[at] == 'n' {
 		return nil, true
 	}
+	if d.documents() && name == idColumn {
+		return d.idRecord().fields[0].conv, true
+	}
 	for _, c := range d.loose.ways(name) {
-		if d.accepts(c, at, end) {
+		if d.documents() && d.fits(c.conv, at) || !d.documents() && d.accepts(c, at, end) {
 			return c.conv, true
 		}
 	}
@@ -398,7 +407,7 @@ func (d *Decoder) fits(c *conv, from int) bool {
 	d.p, d.unknown = from, false
 	var v changelog.Value
 	ok := d.value(c, &v, maxDepth-2) && !d.unknown
-	saved.arena = d.arena
+	saved.arena = d.arena[:len(saved.arena)]
 	d.scanner, d.stack, d.ev.Reports, d.unknown, d.hole = saved, d.stack[:stack], d.ev.Reports[:reports], false, false
 	return ok
 }
@@ -419,6 +428,11 @@ func (d *Decoder) infer(at, depth int) (*conv, bool) {
 	case '[':
 		return d.inferList(depth)
 	case '{':
+		if d.documents() {
+			if v, is, ok := d.inferExtended(at, depth); is || !ok {
+				return v, ok
+			}
+		}
 		return d.inferStruct(depth)
 	}
 	_, integer, ok := d.number()
@@ -432,6 +446,7 @@ func (d *Decoder) infer(at, depth int) (*conv, bool) {
 }
 
 func (d *Decoder) inferList(depth int) (*conv, bool) {
+	start := d.p
 	d.p++
 	if d.peek() == ']' {
 		d.p++
@@ -440,11 +455,20 @@ func (d *Decoder) inferList(depth int) (*conv, bool) {
 	var elem *conv
 	for more := true; more; more = d.more(']') {
 		d.peek()
+		if at := d.p; elem != nil && d.fits(elem, at) { // as almost always; it allocates nothing
+			if !d.skip(depth - 1) {
+				return nil, false
+			}
+			continue
+		}
 		v, ok := d.infer(d.p, depth-1)
 		if !ok {
 			return nil, false
 		}
-		if elem, ok = unify(elem, v); !ok {
+		if elem, ok = unify(elem, v); !ok && d.documents() {
+			d.p = start
+			return rawConv(), d.skip(depth)
+		} else if !ok {
 			return nil, d.fail(ReasonTypeMismatch, "an array has elements of several types")
 		}
 	}
@@ -455,6 +479,7 @@ func (d *Decoder) inferList(depth int) (*conv, bool) {
 }
 
 func (d *Decoder) inferStruct(depth int) (*conv, bool) {
+	start := d.p
 	rec := &record{}
 	for more := d.open(); more; more = d.more('}') {
 		name, ok := d.text()
@@ -473,6 +498,10 @@ func (d *Decoder) inferStruct(depth int) (*conv, bool) {
 	if d.err != nil || len(rec.fields) == 0 {
 		return nil, d.err == nil
 	}
+	if len(rec.fields) > maxMembers && d.documents() {
+		d.p = start
+		return rawConv(), d.skip(depth)
+	}
 	if len(rec.fields) > maxMembers {
 		return nil, d.fail(ReasonSchemaLimit, "an object of %d members", len(rec.fields))
 	}
@@ -480,7 +509,7 @@ func (d *Decoder) inferStruct(depth int) (*conv, bool) {
 	return &conv{op: readStruct, typ: rec.structType(), rec: rec}, true
 }
 
-// unify returns a conv that reads what either does.
+// unify returns a conv that reads what either does. Both are of infer, and the result may be one of them, changed.
 func unify(a, b *conv) (*conv, bool) {
 	switch {
 	case a == nil:
@@ -488,24 +517,21 @@ func unify(a, b *conv) (*conv, bool) {
 	case b == nil:
 		return a, true
 	case a.op == readStruct && b.op == readStruct:
-		rec := &record{}
-		for _, f := range a.rec.fields {
-			v, ok := f.conv, true
-			if i, both := b.rec.index[f.name]; both {
-				v, ok = unify(v, b.rec.fields[i].conv)
+		for _, f := range b.rec.fields {
+			i, both := a.rec.index[f.name]
+			if !both {
+				a.rec.add(f.name, f.conv, false)
+				a.typ.Fields = append(a.typ.Fields, changelog.Column{Name: f.name, Type: f.conv.typ})
+				continue
 			}
+			v, ok := unify(a.rec.fields[i].conv, f.conv)
 			if !ok {
 				return nil, false
 			}
-			rec.add(f.name, v, false)
+			a.rec.fields[i].conv, a.typ.Fields[i].Type = v, v.typ
 		}
-		for _, f := range b.rec.fields {
-			if _, both := a.rec.index[f.name]; !both {
-				rec.add(f.name, f.conv, false)
-			}
-		}
-		rec.extra = len(rec.fields)
-		return &conv{op: readStruct, typ: rec.structType(), rec: rec}, len(rec.fields) <= maxMembers
+		a.rec.extra = len(a.rec.fields)
+		return a, len(a.rec.fields) <= maxMembers
 	case a.op == readList && b.op == readList:
 		elem, ok := unify(a.elem, b.elem)
 		if !ok {

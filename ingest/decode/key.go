@@ -31,6 +31,9 @@ func (d *Decoder) readKey(r *Record) (*record, bool) {
 }
 
 func (d *Decoder) keyOf(r *Record) (*record, bool) {
+	if d.documents() {
+		return d.documentKey(r)
+	}
 	if d.o.KeyFormat.framed() {
 		return d.framedKey(r)
 	}

@@ -26,6 +26,8 @@ const (
 	FormatApicurioJSON                    // Apicurio's; the schema is a JSON Schema, or Connect's as Apicurio's own converter registers it
 	FormatConfluentProtobuf               // Confluent's frame or header, message indexes, and Protobuf (1.9)
 	FormatApicurioProtobuf                // Apicurio's
+	FormatCloudEvents                     // of values: CloudEvents in JSON (1.12)
+	FormatCloudEventsAvro                 // the same, where data may be Avro in Confluent's frame
 )
 
 // ProtobufRef is what names the message type between Apicurio's id and a body in Protobuf, where no header does (1.7).
@@ -46,6 +48,7 @@ const (
 	FormEnvelope  Form = iota // Debezium's envelope: before, after, source, op (1.10)
 	FormFlattened             // the row itself, as the transformation ExtractNewRecordState makes it (1.13)
 	FormPlain                 // the row itself, of any producer: each adds a row, and null values say nothing
+	FormOutbox                // the payload of an event, as the transformation EventRouter makes it: each adds a row (1.14)
 	FormCanal                 // Alibaba Canal's flat message: several rows of one statement (canal.go)
 	FormMaxwell               // Maxwell's daemon (maxwell.go)
 	FormOGG                   // Oracle GoldenGate's JSON formatter, operation modeled (ogg.go)
@@ -102,7 +105,7 @@ type Hint struct {
 type Options struct {
 	// Format of values. Default FormatAuto.
 	Format Format
-	// KeyFormat is the format of keys. Default: as Format.
+	// KeyFormat is the format of keys, which are no CloudEvents. Default: as Format, or FormatAuto.
 	KeyFormat Format
 	// Form of values. Default FormEnvelope.
 	Form Form
@@ -111,7 +114,14 @@ type Options struct {
 	// Metadata names the members of flattened rows that are no columns, and what they are (1.13): op, deleted, ts_ms, ts_us, ts_ns,
 	// transaction.id, transaction.total_order, transaction.data_collection_order, or source. and a member of the source block. Nothing is
 	// metadata by its name alone, but __deleted where Deletes is DeletesRewrite and nothing else is said to be deleted.
+	//
+	// Of an outbox: the headers, or members beside payload, that hold id, type, aggregatetype or aggregateid, or are to go into column
+	// headers ("header"). A value that has payload and none but these members is an envelope. Default: header id is id.
 	Metadata map[string]string
+	// Documents is what a table of MongoDB's documents has of them, in an envelope. Default DocumentColumns.
+	Documents Documents
+	// Payload is what an outbox table has of payloads. Default PayloadText.
+	Payload Payload
 	// Connector is the kind of source of flattened topics, which do not say it: postgresql, mysql, mariadb, sqlserver, oracle, db2. It
 	// decides how some types are read (3.4). Default: none of them.
 	Connector string
@@ -155,7 +165,7 @@ const defaultPlaceholder = "__debezium_unavailable_value"
 
 // EnsureDefaults fills in what is not set.
 func (o *Options) EnsureDefaults() {
-	if o.KeyFormat == FormatAuto {
+	if o.KeyFormat == FormatAuto && !o.Format.isCloud() {
 		o.KeyFormat = o.Format
 	}
 	if o.HeartbeatPrefix == "" {
@@ -179,14 +189,17 @@ func (o *Options) EnsureDefaults() {
 // Validate reports all that is wrong with o.
 func (o *Options) Validate() error {
 	var errs []error
-	if o.Format > FormatApicurioProtobuf || o.KeyFormat > FormatApicurioProtobuf || o.ProtobufRef > ProtobufRefNone || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
+	if o.Format > FormatCloudEventsAvro || o.KeyFormat > FormatCloudEventsAvro || o.KeyFormat.isCloud() || o.ProtobufRef > ProtobufRefNone || o.IDWidth > IDWidth8 || o.Topic > TopicTable || o.Identity > IdentityDefault || o.Infinity > InfinityReject {
 		errs = append(errs, errors.New("decode: unknown value of an enumerated option"))
 	}
-	if o.Form > FormDMS || o.Deletes > DeletesDrop {
+	if o.Form > FormDMS || o.Deletes > DeletesDrop || o.Payload > PayloadBinary || o.Documents > DocumentText {
 		errs = append(errs, errors.New("decode: unknown form or way of deletes"))
 	}
-	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0) {
-		errs = append(errs, errors.New("decode: deletes and metadata are of flattened topics only"))
+	if o.Form != FormFlattened && (o.Deletes != DeletesNull || len(o.Metadata) > 0 && o.Form != FormOutbox) {
+		errs = append(errs, errors.New("decode: deletes and metadata are of flattened topics only, metadata of outboxes, too"))
+	}
+	if o.Form == FormOutbox && (o.Format.framed() || o.Format == FormatCloudEventsAvro) || o.Form != FormOutbox && o.Payload != PayloadText {
+		errs = append(errs, errors.New("decode: outboxes are read from JSON only, and payloads are theirs only"))
 	}
 	switch e := o.Format.encoding(); {
 	case o.Form.Foreign() && (o.Format.framed() || o.Format == FormatSchema):
@@ -200,7 +213,11 @@ func (o *Options) Validate() error {
 	if o.Connector != "" && connectorOf(o.Connector) == connectorOther {
 		errs = append(errs, fmt.Errorf("decode: connector %q: not postgresql, mysql, mariadb, sqlserver, oracle or db2", o.Connector))
 	}
-	if _, err := metadataOf(o.Metadata); err != nil {
+	checkMetadata := outboxMetadata
+	if o.Form != FormOutbox {
+		checkMetadata = func(names map[string]string) error { _, err := metadataOf(names); return err }
+	}
+	if err := checkMetadata(o.Metadata); err != nil {
 		errs = append(errs, err)
 	}
 	if o.MaxMessageBytes < 0 {
@@ -231,8 +248,9 @@ func placeholderBytes(s string) ([]byte, error) {
 
 // Record is one record as the broker gave it. A nil Key or Value is a null one.
 type Record struct {
-	Topic   string
-	Key     []byte
-	Value   []byte
-	Headers []changelog.Header
+	Topic     string
+	Key       []byte
+	Value     []byte
+	Headers   []changelog.Header
+	Timestamp int64 // ms since 1970; 0 or negative: not known. Only outboxes have a use for it
 }

@@ -63,6 +63,7 @@ const (
 	ReasonCastInexact       = "cast_inexact"
 	ReasonExpression        = "expression"
 	ReasonColumnRule        = "column_rule" // not of a record: the route's rules are at fault
+	ReasonCloudEvent        = "cloudevent_shape"
 )
 
 // Rejected says that a record, or the change of a table that it asks for, is not acceptable.

@@ -64,6 +64,7 @@ var rules = map[string]string{
 	ReasonCastInexact:       "a value that the route's column rules cast is the same in the other type",
 	ReasonExpression:        "an expression of the route's column rules has a value of its type",
 	ReasonColumnRule:        "the route's column rules make columns that the table can have",
+	ReasonCloudEvent:        "a CloudEvent has specversion 1.0, id, source, type, and data of a type that the format reads",
 	ReasonNameCollision:     "column names differ by more than case",
 	ReasonReservedName:      "column names do not begin with a prefix that firn keeps for itself",
 	ReasonEvolutionBlocked:  "the table's schema can take the event's columns",

@@ -227,7 +227,10 @@ func (x *scanner) unescaped(b []byte) []byte {
 			return x.arena[start:len(x.arena):len(x.arena)]
 		}
 		x.arena = append(x.arena, b[:i]...)
-		r, n, _ := unescape(b[i:]) // checked by span
+		r, n, reason := unescape(b[i:]) // checked by span
+		if reason != "" {               // but not in a header: it stays as it is
+			r, n = rune(b[i]), 1
+		}
 		x.arena = utf8.AppendRune(x.arena, r)
 		b = b[i+n:]
 	}

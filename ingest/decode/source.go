@@ -221,7 +221,9 @@ func (d *Decoder) origin() bool {
 	if !d.snapshot(s[srcSnapshot]) {
 		return false
 	}
-	ev.SourceTime = sourceTime(s)
+	if ev.SourceTime = sourceTime(s); ev.SourceTime == 0 {
+		ev.SourceTime = d.cloudTime()
+	}
 	d.position()
 	return true
 }
@@ -448,6 +450,9 @@ func (d *Decoder) identify(key *record, keyless bool) {
 	b = appendHash(b, d.keyBytes)
 	b = appendHash(b, d.b[e.before.from:e.before.to])
 	b = appendHash(b, d.b[e.after.from:e.after.to])
+	if d.from == connectorMongoDB {
+		b = appendHash(b, d.b[e.update.from:e.update.to])
+	}
 	if key == nil {
 		b = append(b, e.txOrder...)
 	}

@@ -340,7 +340,7 @@ func TestFormats(t *testing.T) {
 }
 
 func TestOptionsValidate(t *testing.T) {
-	for _, o := range []Options{{Format: 9}, {MaxMessageBytes: -1}, {Placeholder: "hex:zz"}, {Hints: []Hint{{"a", []byte(`{"type":"x"}`)}}}, {Hints: []Hint{{"a", []byte(`{`)}}}} {
+	for _, o := range []Options{{Format: FormatCloudEventsAvro + 1}, {KeyFormat: FormatCloudEvents}, {MaxMessageBytes: -1}, {Placeholder: "hex:zz"}, {Hints: []Hint{{"a", []byte(`{"type":"x"}`)}}}, {Hints: []Hint{{"a", []byte(`{`)}}}} {
 		if o.Validate() == nil {
 			t.Errorf("%+v is accepted", o)
 		}

@@ -44,6 +44,8 @@ const (
 	readEntries // array of objects of key and value
 	readStruct
 	readSQL // text as MySQL shows it (sqltext.go)
+	readRaw // any value, to its JSON text
+	readID  // an _id, to a text
 )
 
 // conv is how the values of one column, or of a part of one, are read, and the type that they have then.
@@ -75,6 +77,10 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 		return d.literal("null")
 	case 0:
 		return d.syntax("a value") // from here on there is a byte at d.p
+	case '{', '"':
+		if d.from == connectorMongoDB && d.documents() && c.op.isScalar() && (d.b[d.p] == '{' || c.op != readText) {
+			return d.extendedValue(c, v, depth)
+		}
 	}
 	switch c.op {
 	case readBool:
@@ -105,6 +111,10 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 		return d.readVariable(c, v)
 	case readStructured:
 		return d.readStructured(c, v)
+	case readRaw:
+		return d.readRaw(v, depth)
+	case readID:
+		return d.readID(v, depth)
 	case readText, readEnum, readBytes, readBits, readUUID, readISODate, readISOTime, readISOTimestamp, readZoned:
 	}
 	if d.b[d.p] != '"' {

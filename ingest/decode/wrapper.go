@@ -188,19 +188,28 @@ func (d *Decoder) compileConnect(w *writerSchema, s *connectSchema) *writerSchem
 		row = s.field("before")
 	}
 	source := s.field("source")
-	if s.typ != "struct" || row == nil || source == nil {
+	if s.typ != "struct" || row == nil || source == nil && !d.o.Format.isCloud() {
 		w.rej = reject(ReasonEnvelopeShape, "schema %s is no envelope's", quote([]byte(s.name)))
+		return w
+	}
+	if row.typ == "string" && (w.from == connectorMongoDB || w.from == connectorOther && ofDocuments(s, source)) {
+		w.from = connectorMongoDB // how documents are read, they tell themselves
 		return w
 	}
 	if row.typ != "struct" {
 		w.rej = reject(ReasonEnvelopeShape, "rows are of type %q, no struct", row.typ)
 		return w
 	}
-	if w.from == connectorOther {
+	if w.from == connectorOther && source != nil {
 		w.from = connectorOfSource(source.name)
 	}
 	w.row, w.rej = compiler{w.from, d.holes}.record(row)
 	return w
+}
+
+// ofDocuments reports whether an envelope, whose rows are text, is MongoDB's.
+func ofDocuments(s, source *connectSchema) bool {
+	return source == nil || connectorOfSource(source.name) == connectorMongoDB || s.field("updateDescription") != nil
 }
 
 // kindOfSchema tells a message's kind by its schema's name (1.15). Heartbeats are told by their topic: one in a table's
@@ -225,7 +234,9 @@ func connectorOfSource(name string) connector {
 	if !ok {
 		return connectorOther
 	}
-	rest, _, _ = strings.Cut(rest, ".")
+	if rest, _, _ = strings.Cut(rest, "."); rest == "mongo" {
+		return connectorMongoDB
+	}
 	return connectorOf(rest)
 }
 
