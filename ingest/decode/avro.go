@@ -51,14 +51,20 @@ func (d *Decoder) compileAvro(root *avroNode, from connector) *writerSchema {
 		w.rej = reject(ReasonEnvelopeShape, "before, after, source, transaction or op of %s is of an odd type", quote([]byte(name)))
 		return w
 	}
-	if source == nil {
-		w.row, w.rej = d.compileRow(row, w.from)
-		return w
-	}
-	if block, _, _ := source.nullable(); from == connectorOther {
+	if source != nil && from == connectorOther {
+		block, _, _ := source.nullable()
 		if w.from = connectorOfSource(block.attrs.connectName); w.from == connectorOther {
 			w.from = connectorOfSource(block.name)
 		}
+	}
+	if rows, _, _ := row.nullable(); rows.kind == avroString { // MongoDB's documents, if they are not another's text
+		if w.from == connectorOther && (source == nil || root.field("updateDescription") != nil) {
+			w.from = connectorMongoDB
+		}
+		if w.from != connectorMongoDB {
+			w.rej = reject(ReasonEnvelopeShape, "rows of %s are text", quote([]byte(name)))
+		}
+		return w
 	}
 	w.row, w.rej = d.compileRow(row, w.from)
 	return w
@@ -82,7 +88,7 @@ func (p *avroPlan) envelope(root, row, source *avroNode) bool {
 		value, _, plain := f.node.nullable()
 		switch m.member {
 		case memberBefore, memberAfter:
-			if !plain || value.kind != avroRecord {
+			if !plain || value.kind != avroRecord && value.kind != avroString {
 				return false
 			}
 			if m.member == memberBefore {
@@ -156,11 +162,24 @@ func (d *Decoder) avroMember(p *avroPlan, m *avroMember) bool {
 		}
 		return ok
 	case memberBefore, memberAfter, memberSource, memberTransaction:
+	case memberUpdate:
+		ok := d.avroSkip(m.node, maxAvroDepth)
+		e.update = extent{from, d.p}
+		return ok
 	default:
 		return d.avroSkip(m.node, maxAvroDepth)
 	}
 	n, ok := d.branch(m.node)
 	if !ok || n.kind == avroNull {
+		return ok
+	}
+	if n.kind == avroString {
+		text, ok := d.avroUTF8()
+		if m.member == memberAfter {
+			e.doc, e.after = text, extent{from, d.p}
+		} else {
+			e.oldDoc, e.before = text, extent{from, d.p}
+		}
 		return ok
 	}
 	switch m.member {

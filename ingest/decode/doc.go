@@ -14,6 +14,10 @@
 //
 // Messages without a schema get their Shape from hints, the table's columns and, for the rest, from their values (1.4).
 //
+// Some records are made into such rows first. A CloudEvent's data are read as its value would be, and its attributes stand in for the source
+// block (1.12). An outbox event becomes a row of JSON, payload included (1.14). MongoDB's documents are read as rows without a schema, whose
+// values, in Extended JSON, tell their types.
+//
 // The messages of other tools (Canal, Maxwell, Oracle GoldenGate, AWS DMS) give events of the same kind; one message may give several.
 //
 // Plan says what a Shape needs of a table: new columns, wider types, and a Mapping that turns an event's values into

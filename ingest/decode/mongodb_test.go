@@ -393,6 +393,69 @@ func TestDocumentBefore(t *testing.T) {
 	}
 }
 
+// TestDocumentsAvro: an envelope in Avro has documents as text, too, and a key of one.
+func TestDocumentsAvro(t *testing.T) {
+	schema := func(source, more string) Schema {
+		return Schema{Text: []byte(`{"type":"record","name":"Envelope","namespace":"m.db.c","fields":[
+			{"name":"before","type":["null",{"type":"string","connect.name":"io.debezium.data.Json"}]},{"name":"after","type":["null",{"type":"string","connect.name":"io.debezium.data.Json"}]},` + more + `
+			{"name":"source","type":{"type":"record","name":"Source","namespace":"` + source + `","fields":[{"name":"connector","type":"string"},{"name":"ord","type":"int"}]}},{"name":"op","type":"string"}]}`)}
+	}
+	key := Schema{Text: []byte(`{"type":"record","name":"Key","fields":[{"name":"id","type":"string"}]}`)}
+	update := `{"name":"updateDescription","type":["null","string"]},`
+	record := func(connector, before, after, description, op string) Record {
+		b := avroBody{0, 0, 0, 0, 2}
+		for _, v := range []string{before, after, description} {
+			if b = b.long(0); v != "" {
+				b = b[:len(b)-1].long(1).text(v)
+			}
+		}
+		return Record{Topic: "m.db.c", Key: avroBody{0, 0, 0, 0, 1}.text(`{"$oid":"596e275826f08b2730779e1f"}`), Value: b.text(connector).long(1).text(op)}
+	}
+	decoder := func(o Options, s Schema) *Decoder {
+		o.Format = FormatConfluentAvro
+		d := newDecoder(t, o)
+		d.AddSchema(SchemaRef{ID: 1}, key)
+		d.AddSchema(SchemaRef{ID: 2}, s)
+		return d
+	}
+	doc := func(v string) string { return `{"_id":{"$oid":"596e275826f08b2730779e1f"},"v":` + v + `}` }
+	for _, source := range []string{"io.debezium.connector.mongo", "other"} {
+		d := decoder(Options{Identity: IdentityFull}, schema(source, update))
+		ids := map[[16]byte]bool{}
+		for _, description := range []string{"", "x", "y"} {
+			ev, err := d.Decode(record("mongodb", doc("1"), doc(`{"$date":0}`), description, "u"))
+			if err != nil || string(ev.Key[0].B) != "596e275826f08b2730779e1f" || column(t, ev, "v") != `"1970-01-01T00:00:00.000000Z"` {
+				t.Fatalf("%s: %v, %+v", source, err, ev)
+			}
+			ids[ev.Identity] = true
+		}
+		if len(ids) != 3 {
+			t.Errorf("%d identities", len(ids))
+		}
+		if ev, err := d.Decode(record("mongodb", doc("1"), doc("2"), "", "u")); err != nil || ev.Before == nil || ev.Before[1].I != 1 || ev.After[1].I != 2 {
+			t.Errorf("before: %v, %+v", err, ev)
+		}
+		if ev, err := d.Decode(record("mongodb", "", "", "", "d")); err != nil || ev.Op != changelog.OpDelete || len(ev.Key) != 1 {
+			t.Errorf("delete: %v, %+v", err, ev)
+		}
+		if _, err := d.Decode(record("mongodb", "", "", "x", "u")); err == nil || reasonOf(err) != ReasonNoImage {
+			t.Errorf("an update without the document: %v", err)
+		}
+		if _, err := decoder(Options{}, schema(source, update)).Decode(record("postgresql", "", doc("1"), "", "c")); err == nil || reasonOf(err) == "" {
+			t.Errorf("text as another source's row: %v", err)
+		}
+	}
+	key = Schema{Text: []byte(`{"type":"record","name":"Key","fields":[{"name":"id","type":"string"},{"name":"shard","type":"string"}]}`)}
+	two := record("mongodb", "", doc("1"), "", "c")
+	two.Key = avroBody(two.Key).text("s1")
+	if _, err := decoder(Options{}, schema("other", update)).Decode(two); err == nil || reasonOf(err) != ReasonKeyDecode {
+		t.Errorf("a key of two fields: %v", err)
+	}
+	if _, err := decoder(Options{}, schema("io.debezium.connector.postgresql", update)).Decode(record("postgresql", "", doc("1"), "", "c")); err == nil || reasonOf(err) != ReasonEnvelopeShape {
+		t.Errorf("text as PostgreSQL's row: %v", err)
+	}
+}
+
 // TestDocumentsAllocate: documents that make most of little stay within 64 times their size.
 func TestDocumentsAllocate(t *testing.T) {
 	const n = 20_000
