@@ -456,6 +456,21 @@ func TestDocumentsAvro(t *testing.T) {
 	}
 }
 
+// TestDocumentsJSONSchema: the same with JSON Schemas of a registry.
+func TestDocumentsJSONSchema(t *testing.T) {
+	d := newDecoder(t, Options{Format: FormatConfluentJSON})
+	d.AddSchema(SchemaRef{ID: 1}, Schema{Text: []byte(`{"type":"object","title":"m.db.c.Key","properties":{"id":{"type":"string"}}}`)})
+	text := `{"oneOf":[{"type":"null"},{"type":"string","title":"io.debezium.data.Json"}]}`
+	d.AddSchema(SchemaRef{ID: 2}, Schema{Text: []byte(`{"type":"object","title":"m.db.c.Envelope","properties":{"before":` + text + `,"after":` + text + `,"updateDescription":` + text + `,
+		"source":{"type":"object","title":"io.debezium.connector.mongo.Source","properties":{"connector":{"type":"string"},"name":{"type":"string"},"ord":{"type":"integer","connect.type":"int32"}}},"op":{"type":"string"}}}`)})
+	r := document("c", `{"$numberLong":"7"}`, `{"_id":7,"v":{"$date":0}}`, "")
+	r.Key, r.Value = append([]byte{0, 0, 0, 0, 1}, r.Key...), append([]byte{0, 0, 0, 0, 2}, r.Value...)
+	ev, err := d.Decode(r)
+	if err != nil || string(ev.Key[0].B) != "7" || column(t, ev, "v") != `"1970-01-01T00:00:00.000000Z"` || !ev.HasIdentity {
+		t.Errorf("%v, %+v", err, ev)
+	}
+}
+
 // TestDocumentsAllocate: documents that make most of little stay within 64 times their size.
 func TestDocumentsAllocate(t *testing.T) {
 	const n = 20_000
