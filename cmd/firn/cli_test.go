@@ -29,7 +29,7 @@ func TestUsageErrors(t *testing.T) {
 		"table lst":                         `did you mean list?`,
 		"parked nosuch":                     `firn parked has no verb "nosuch" (there are edit, list, replay, show, skip)`,
 		"parked skip x":                     `parked skip: "x" is no id`,
-		"source nosuch":                     `firn source has no verb "nosuch" (there are list, pause, resume)`,
+		"source nosuch":                     `firn source has no verb "nosuch" (there are list, pause, reset, resume, show)`,
 		"config nosuch":                     `firn config has no verb "nosuch" (there are check, show)`,
 		"bench nosuch":                      `firn bench has no verb "nosuch" (there are ingest, lookup)`,
 		"completion nosuch":                 `firn completion has no verb "nosuch"`,

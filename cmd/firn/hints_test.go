@@ -90,7 +90,7 @@ sources:
 		t.Fatal(err)
 	}
 	log := ingestLog{Store: p.store, stopped: func(changelog.TableID) error { return nil }}
-	tables := ingestTables{registry: p.registry, settings: must(loadConfig(config)).Table, lake: p.catalog, log: slog.New(slog.DiscardHandler)}
+	tables := ingestTables{registry: p.registry, settings: must(loadConfig(config)).Table, parked: must(loadConfig(config)).parkedTableOf, lake: p.catalog, log: slog.New(slog.DiscardHandler)}
 	pipeline, err := ingest.New(log, tables, []ingest.Input{in}, ingest.Options{})
 	if err != nil {
 		t.Fatal(err)

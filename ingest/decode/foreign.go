@@ -113,7 +113,7 @@ func (d *Decoder) tool() (members []string, read func() bool) {
 		return oggMembers, d.ogg
 	case FormDMS:
 		return dmsMembers, d.dms
-	case FormCanal, FormEnvelope, FormFlattened, FormPlain:
+	case FormCanal, FormEnvelope, FormFlattened, FormPlain, FormOutbox:
 	}
 	return canalMembers, d.canal
 }
@@ -127,7 +127,7 @@ func (d *Decoder) part(insert bool, row, old []byte) []byte {
 		return d.oggPart(insert, row)
 	case FormDMS:
 		return d.dmsPart(insert, row)
-	case FormCanal, FormEnvelope, FormFlattened, FormPlain:
+	case FormCanal, FormEnvelope, FormFlattened, FormPlain, FormOutbox:
 	}
 	typ := "DELETE"
 	if insert {
