@@ -482,3 +482,57 @@ func TestParkedTableFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestParkedParts: several parts of one record have rows of their own, which are settled one by one, and what is read back tells them apart.
+func TestParkedParts(t *testing.T) {
+	s := openTest(t, "d", parkedOptions(vfs.NewMem()))
+	s.append(1, s.put(changelog.OpCreate, 1, "a", 0))
+	part := func(n int) changelog.Parked {
+		p := s.record(7)
+		p.Part, p.Key = n, testKey(int64(n))
+		return p
+	}
+	rows := func() (out []string) {
+		table, ok := s.reg.Table("shop.parked")
+		if !ok {
+			t.Fatal("no table")
+		}
+		snap, err := s.Snapshot(t.Context(), table.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Close()
+		for e, err := range snap.Rows(nil, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			values, err := changelog.AppendValues(nil, table.Schema(), e.Row)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := parkedFields{}
+			for i, c := range table.Schema().Columns {
+				f[c.Name] = values[i]
+			}
+			out = append(out, fmt.Sprintf("%d/%d:%s", f.number("offset"), f.number("part"), f.text("state")))
+		}
+		return out
+	}
+	if _, err := s.Append(t.Context(), changelog.Append{Parked: []changelog.Parked{part(0), part(1), part(300), part(-1)}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(rows()), "[7/-1:parked 7/0:parked 7/1:parked 7/300:parked]"; got != want {
+		t.Errorf("rows %s, want %s", got, want)
+	}
+	for id, want := range map[uint64]int{1: 0, 2: 1, 3: 300, 4: -1} {
+		if p, err := s.ParkedGet(t.Context(), id); err != nil || p.Part != want {
+			t.Errorf("record %d: part %d, %v", id, p.Part, err)
+		}
+	}
+	if _, err := s.Append(t.Context(), changelog.Append{Unparked: []uint64{2}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(rows()), "[7/-1:parked 7/0:parked 7/1:replayed 7/300:parked]"; got != want {
+		t.Errorf("rows %s, want %s", got, want)
+	}
+}
