@@ -76,7 +76,7 @@ func (d *Decoder) compileRow(n *avroNode, from connector) (*record, *Rejected) {
 	if rej != nil {
 		return nil, rej
 	}
-	return compiler{from, d.holes}.record(s)
+	return d.compiler(from).record(s)
 }
 
 // envelope lists the members of an envelope; false: one is of a type that it cannot be.

@@ -61,7 +61,7 @@ func (d *Decoder) compileFlat(w *writerSchema, s *connectSchema) *writerSchema {
 		w.from = connectorOf(d.o.Connector)
 	}
 	slices.SortStableFunc(s.fields, func(a, b connectField) int { return compareBool(d.metadata[a.name] > 0, d.metadata[b.name] > 0) })
-	if w.row, w.rej = (compiler{w.from, d.holes}).record(s); w.rej == nil {
+	if w.row, w.rej = d.compiler(w.from).record(s); w.rej == nil {
 		w.row.split(d.metadata)
 	}
 	return w

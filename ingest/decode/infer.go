@@ -78,7 +78,7 @@ func (d *Decoder) rebuildLoose() {
 	}
 	if l.table != nil {
 		for _, c := range l.table.Columns {
-			l.addTableColumn(sourceName(l.table, c), (compiler{d.from, d.holes}).ofTable(c.Type))
+			l.addTableColumn(sourceName(l.table, c), d.compiler(d.from).ofTable(c.Type))
 		}
 	}
 	l.base.extra = len(l.base.fields)
@@ -174,7 +174,7 @@ func (c compiler) ofTable(t *changelog.Type) []*conv {
 func (c compiler) nestedOfTable(v *conv) []*conv {
 	parts := make([]*conv, len(v.typ.Fields))
 	for i, f := range v.typ.Fields {
-		ways := compiler{c.from, holes{}}.ofTable(f.Type)
+		ways := compiler{from: c.from, nanos: c.nanos}.ofTable(f.Type)
 		if len(ways) == 0 {
 			return nil
 		}
@@ -389,7 +389,7 @@ func (d *Decoder) accepts(c candidate, at, end int) bool {
 		switch c.conv.op {
 		case readFloat, readDouble, readWhole, readDecimal, readDecimalText:
 			return true
-		case readInt, readUnsigned, readDate, readTime, readDuration, readTimestamp:
+		case readInt, readUnsigned, readDate, readTime, readDuration, readTimestamp, readTimestampNS:
 			if !slices.ContainsFunc(d.b[at:end], func(b byte) bool { return b == '.' || b|0x20 == 'e' }) {
 				break
 			}

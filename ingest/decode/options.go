@@ -142,6 +142,9 @@ type Options struct {
 	Identity Identity
 	// Infinity is what infinite times become. Default InfinityNull.
 	Infinity Infinity
+	// Nanoseconds keeps the nanoseconds of io.debezium.time.NanoTimestamp, in columns of type timestamp_ns, which tables of format version 3
+	// have. Default: cut to microseconds, and reported.
+	Nanoseconds bool
 	// Hints are for messages without a schema.
 	Hints []Hint
 	// SourceTable is the only table that events may come from, as "table" or "schema.table" (or "db.table" for

@@ -82,7 +82,7 @@ func (d *Decoder) compileProtoRow(m *protoMessage, from connector) (*record, *Re
 	if s.bad != nil {
 		return nil, s.bad
 	}
-	return compiler{from, d.holes}.record(s)
+	return d.compiler(from).record(s)
 }
 
 func (d *Decoder) compileProtoKey(root *protoMessage) *writerSchema {

@@ -16,7 +16,7 @@ func newDecoder(t testing.TB, o Options) *Decoder {
 	return New(o)
 }
 
-// TestTypes: each line of types.jsonl gives the type, value and outcome that it expects of a v2 table (T2).
+// TestTypes: each line of types.jsonl gives the type, value and outcome that it expects of a v2 and of a v3 table (T2).
 func TestTypes(t *testing.T) {
 	// Left out, with the reason.
 	skip := map[string]string{
@@ -32,22 +32,23 @@ func TestTypes(t *testing.T) {
 			if why := skip[l.ID]; why != "" {
 				t.Skip(why)
 			}
-			var expect struct {
-				V2 struct {
-					Type, Outcome string
-					Value         json.RawMessage
-				}
+			type expected struct {
+				Type, Outcome string
+				Value         json.RawMessage
 			}
+			var expect struct{ V2, V3 expected }
 			if err := json.Unmarshal(l.Expect, &expect); err != nil {
 				t.Fatal(err)
 			}
-			d := newDecoder(t, Options{Format: FormatSchema})
-			for range 2 { // compiled, then from the cache
-				ev, err := d.Decode(l.Record)
-				if err != nil {
-					t.Fatal(err)
+			for v3, want := range map[bool]expected{false: expect.V2, true: expect.V3} {
+				d := newDecoder(t, Options{Format: FormatSchema, Nanoseconds: v3})
+				for range 2 { // compiled, then from the cache
+					ev, err := d.Decode(l.Record)
+					if err != nil {
+						t.Fatal(err)
+					}
+					checkType(t, ev, want.Type, want.Outcome, parse(t, want.Value))
 				}
-				checkType(t, ev, expect.V2.Type, expect.V2.Outcome, parse(t, expect.V2.Value))
 			}
 		})
 	}

@@ -215,7 +215,10 @@ func connectorOf(name string) connector {
 type compiler struct {
 	from  connector
 	holes holes
+	nanos bool // nanoseconds stay: of tables of format version 3
 }
+
+func (d *Decoder) compiler(from connector) compiler { return compiler{from, d.holes, d.o.Nanoseconds} }
 
 // record compiles a struct: its members become fields, and columns where it is a row.
 func (c compiler) record(s *connectSchema) (*record, *Rejected) {
@@ -337,6 +340,9 @@ func (c compiler) integer(v *conv, s *connectSchema, low, high int64) *Rejected 
 		v.timestamp(unitMicro, c.from)
 	case timePrefix + "NanoTimestamp":
 		v.timestamp(unitNano, c.from)
+		if c.nanos {
+			v.op, v.typ = readTimestampNS, changelog.Primitive(changelog.TimestampNS)
+		}
 	case nameInstantMillis:
 		v.instant(unitMilli)
 	case nameInstantMicros:
@@ -544,7 +550,7 @@ func compileHint(h Hint, from connector, ho holes) (*conv, error) {
 	if !ok || !x.end() {
 		return nil, x.err
 	}
-	v, rej := compiler{from, ho}.value(s)
+	v, rej := compiler{from: from, holes: ho}.value(s)
 	if rej != nil {
 		rej.Detail = "hint for column " + quote([]byte(h.Column)) + ": " + rej.Detail
 		return nil, rej

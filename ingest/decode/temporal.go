@@ -73,6 +73,12 @@ func (d *Decoder) temporal(c *conv, v *changelog.Value, i int64) bool {
 			}
 		}
 		return d.micros(c, v, i)
+	case readTimestampNS:
+		if c.infinite && (i == math.MaxInt64 || i == math.MinInt64) {
+			return d.infinity(c, v, i == math.MaxInt64)
+		}
+		v.I = i
+		return true
 	default:
 		if !d.micros(c, v, i) || v.Null || c.op == readDuration {
 			return d.err == nil
@@ -131,7 +137,12 @@ func (d *Decoder) infinity(c *conv, v *changelog.Value, positive bool) bool {
 			day, rest = clampDay, microsPerDay-1
 		}
 		*v = changelog.Value{I: day}
-		if c.typ.Kind != changelog.Date {
+		switch {
+		case c.op == readTimestampNS && positive: // the years 1677 to 2262
+			v.I = math.MaxInt64
+		case c.op == readTimestampNS:
+			v.I = math.MinInt64
+		case c.typ.Kind != changelog.Date:
 			v.I = day*microsPerDay + rest
 		}
 		d.report(ReasonTemporalSpecial, what+" was clamped")

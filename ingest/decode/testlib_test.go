@@ -134,6 +134,9 @@ func form(t testing.TB, typ *changelog.Type, v changelog.Value) any {
 		return timeForm(v.I)
 	case changelog.Timestamp:
 		return dateForm(floorDiv(v.I, microsPerDay)) + "T" + timeForm(v.I-floorDiv(v.I, microsPerDay)*microsPerDay)
+	case changelog.TimestampNS:
+		micros := floorDiv(v.I, 1000)
+		return dateForm(floorDiv(micros, microsPerDay)) + "T" + timeForm(micros-floorDiv(micros, microsPerDay)*microsPerDay) + fmt.Sprintf("%03d", v.I-micros*1000)
 	case changelog.TimestampTZ:
 		return dateForm(floorDiv(v.I, microsPerDay)) + "T" + timeForm(v.I-floorDiv(v.I, microsPerDay)*microsPerDay) + "Z"
 	case changelog.String:

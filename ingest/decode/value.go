@@ -33,6 +33,7 @@ const (
 	readTime
 	readDuration
 	readTimestamp
+	readTimestampNS // nanoseconds, kept
 	readISODate
 	readISOTime
 	readISOTimestamp
@@ -97,7 +98,7 @@ func (d *Decoder) value(c *conv, v *changelog.Value, depth int) bool {
 		return d.readWhole(c, v)
 	case readDecimal, readDecimalText:
 		return d.readDecimal(c, v)
-	case readDate, readTime, readDuration, readTimestamp:
+	case readDate, readTime, readDuration, readTimestamp, readTimestampNS:
 		return d.readTemporal(c, v)
 	case readList:
 		return d.readList(c, v, depth)

@@ -203,7 +203,7 @@ func (d *Decoder) compileConnect(w *writerSchema, s *connectSchema) *writerSchem
 	if w.from == connectorOther && source != nil {
 		w.from = connectorOfSource(source.name)
 	}
-	w.row, w.rej = compiler{w.from, d.holes}.record(row)
+	w.row, w.rej = d.compiler(w.from).record(row)
 	return w
 }
 
@@ -258,7 +258,7 @@ func (d *Decoder) compileConnectKey(w *writerSchema, s *connectSchema) *writerSc
 		w.rej = reject(ReasonKeyDecode, "the key's schema is %q, no struct of key columns", s.typ)
 		return w
 	}
-	if w.row, w.rej = (compiler{d.from, d.holes}).record(s); w.rej == nil {
+	if w.row, w.rej = d.compiler(d.from).record(s); w.rej == nil {
 		w.requireAll()
 	}
 	return w
