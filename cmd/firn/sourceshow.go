@@ -27,10 +27,10 @@ func topicDetail(s SourceConfig, t ingest.TopicStatus) httpapi.TopicDetail {
 	}
 	d := httpapi.TopicDetail{
 		Topic: t.Topic, Partitions: t.Partitions, Table: t.Table, Route: name, Shape: s.Shape, Key: []string{}, KeyOf: route.Key.Mode,
-		Format: cmp.Or(route.Format, s.Format), KeyFormat: cmp.Or(route.KeyFmt, route.Format, s.KeyFmt, s.Format),
 		Policies: policies(s, route), Columns: []httpapi.TopicColumn{}, Rejected: t.Rejected,
 		Warnings: append(shapeWarnings(s), t.Warnings...),
 	}
+	d.Format, d.KeyFormat = s.formatNames(route)
 	for _, c := range t.Columns {
 		column := httpapi.TopicColumn{Name: c.Name, Connect: c.Connect, Type: c.Type, Key: c.Key}
 		if c.Column != "" {
@@ -72,11 +72,28 @@ func policies(s SourceConfig, r RouteConfig) map[string]string {
 		"dlq_max_bytes": s.DLQMaxBytes.String(), "max_record_bytes": s.MaxRecordBytes.String(), "amoro_keys": strconv.FormatBool(r.AmoroKeys),
 		"schema": s.Schema,
 	}
-	if s.Shape != "envelope" {
+	switch s.Shape {
+	case "envelope":
+		p["documents"] = s.Documents
+	case "outbox":
+		p["payload"], p["metadata"] = s.Payload, pairs(s.Metadata)
+	case "flattened":
+		p["deletes"], p["metadata"], p["connector"] = s.Deletes, pairs(s.Metadata), s.Connector
+	default:
 		p["connector"] = s.Connector
 	}
-	if s.Shape == "flattened" {
-		p["deletes"], p["metadata"] = s.Deletes, pairs(s.Metadata)
+	if hints := cmp.Or(r.Hints, s.Hints); hints != "" {
+		p["hints"] = hints
+	}
+	if r.SourceTable != "" {
+		p["source_table"] = r.SourceTable
+	}
+	var rules []string
+	for _, c := range r.Columns {
+		rules = append(rules, strings.Join(slices.DeleteFunc([]string{c.Rule, strings.Join(c.Columns, " "), c.Match, c.To}, func(part string) bool { return part == "" }), " "))
+	}
+	if len(rules) > 0 {
+		p["columns"] = strings.Join(rules, ", ")
 	}
 	if len(r.Renames) > 0 {
 		p["renames"] = pairs(r.Renames)

@@ -250,12 +250,16 @@ func newRoute(s SourceConfig) ingest.Route {
 
 // formats returns how a route's values and keys are written.
 func (s SourceConfig) formats(r RouteConfig) (value, key decode.Format) {
-	format := cmp.Or(r.Format, s.Format)
-	keys := cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, format)
-	if strings.HasPrefix(keys, "cloudevents_") { // the converter writes keys as the JSON converter does
-		keys = "json"
-	}
+	format, keys := s.formatNames(r)
 	return s.format(format), s.format(keys)
+}
+
+func (s SourceConfig) formatNames(r RouteConfig) (value, key string) {
+	value = cmp.Or(r.Format, s.Format)
+	if key = cmp.Or(r.KeyFmt, r.Format, s.KeyFmt, value); strings.HasPrefix(key, "cloudevents_") { // the converter writes keys as the JSON converter does
+		key = "json"
+	}
+	return value, key
 }
 
 // framedFormats are the formats that have their schemas in a registry.
