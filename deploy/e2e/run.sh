@@ -94,7 +94,6 @@ part "flattened, file, kills, readers" "" "$here/replay.sh" --file --kills 3 --r
 part "types" "" "$here/types.sh"
 part "schema registry" registry "$here/registry.sh"
 part "live" "kafka postgres debezium workload" "$here/live.sh" --seconds 40 --kills 6
-part "live, MariaDB, Avro" "kafka mariadb debezium workload registry" "$here/live.sh" --source mariadb --format avro-confluent --seconds 20 --kills 3
 part "catalog in PostgreSQL" postgres "$here/catalogs.sh" sql
 part "catalog over REST" restcatalog "$here/catalogs.sh" rest
 for r in "${recordings[@]}"; do part "kafka 1 partition: $r" kafka "$here/replay.sh" --partitions 1 "${more[@]}" "$r"; done
