@@ -394,6 +394,9 @@ func (d *Decoder) readRow(p int, row *record, out []changelog.Value) bool {
 
 // resize returns values with n elements; what it holds stays.
 func resize(values []changelog.Value, n int) []changelog.Value {
+	if values == nil { // an image without columns is one, too
+		values = []changelog.Value{}
+	}
 	if n <= cap(values) {
 		return values[:n]
 	}

@@ -232,6 +232,9 @@ func (d *Decoder) integer(low, high int64) (int64, bool) {
 
 // longInteger is integer for what is long, no integer or no number.
 func (d *Decoder) longInteger(low, high int64) (int64, bool) {
+	if d.p >= len(d.b) {
+		return 0, d.fail(ReasonJSONSyntax, "an integer expected at the end, byte %d", d.p)
+	}
 	if c := d.b[d.p]; c != '-' && c-'0' > 9 {
 		return 0, d.mismatch("an integer")
 	}
