@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,20 +48,8 @@ sources:
 `, dir), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openServer(t.Context(), must(loadConfig(config)), slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	s, end := startServer(t, config)
+	defer end()
 	at := s.data.Addr().String()
 	verb := func(code int, stdin string, args ...string) string {
 		t.Helper()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -46,23 +45,7 @@ sources:
 
 func (r *parkedRig) start() {
 	r.t.Helper()
-	s, err := openServer(r.t.Context(), must(loadConfig(r.config)), slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(r.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.run(ctx) }()
-	r.s, r.end = s, func() {
-		r.t.Helper()
-		stop()
-		if err := <-done; err != nil {
-			r.t.Error(err)
-		}
-		if err := s.close(); err != nil {
-			r.t.Error(err)
-		}
-	}
+	r.s, r.end = startServer(r.t, r.config)
 }
 
 // lose ends the server and removes its data directory.
