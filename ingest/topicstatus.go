@@ -232,13 +232,13 @@ func (s *partitionState) show(t seenTopic) {
 	s.mu.shown = t
 }
 
-// Topics returns how the topics of a source are read, by name; false: there is no such source.
-func (p *Pipeline) Topics(source string) ([]TopicStatus, bool) {
-	i := slices.IndexFunc(p.runners, func(r *runner) bool { return r.source.Name() == source })
-	if i < 0 {
-		return nil, false
+// Topics returns how the topics of a source are read, by name. Error: ErrNoSource.
+func (p *Pipeline) Topics(source string) ([]TopicStatus, error) {
+	r, err := p.runner(source)
+	if err != nil {
+		return nil, err
 	}
-	return p.runners[i].topicStatus(), true
+	return r.topicStatus(), nil
 }
 
 func (r *runner) topicStatus() []TopicStatus {

@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -23,9 +24,9 @@ func TestTopicStatus(t *testing.T) {
 	p := run(t, l, ingest.Options{}, routes, m)
 	status := func() ingest.TopicStatus {
 		t.Helper()
-		topics, ok := p.Topics("mem")
-		if !ok || len(topics) != 1 {
-			t.Fatalf("%v %+v", ok, topics)
+		topics, err := p.Topics("mem")
+		if err != nil || len(topics) != 1 {
+			t.Fatalf("%v %+v", err, topics)
 		}
 		return topics[0]
 	}
@@ -41,8 +42,8 @@ func TestTopicStatus(t *testing.T) {
 		!strings.HasPrefix(got.Position, "lsn:") || got.SourceTime != 1767225600000000 || got.Time != 1767225600000+1002 || got.Read == 0 || got.Snapshot || got.Reason != "" {
 		t.Errorf("%+v", got)
 	}
-	if _, ok := p.Topics("nope"); ok {
-		t.Error("a source that is not there")
+	if _, err := p.Topics("nope"); !errors.Is(err, ingest.ErrNoSource) {
+		t.Errorf("a source that is not there: %v", err)
 	}
 	for _, c := range []struct {
 		add  func()

@@ -43,7 +43,7 @@ func topicDetail(s SourceConfig, t ingest.TopicStatus) httpapi.TopicDetail {
 	}
 	if l := t.Last; l != nil {
 		d.Last = &httpapi.LastRecord{
-			Partition: l.Partition, Offset: l.Offset, Read: time.UnixMicro(l.Read).UTC().Format(time.RFC3339Nano), Outcome: l.Outcome, Reason: l.Reason,
+			Partition: l.Partition, Offset: l.Offset, Read: *timeText(time.UnixMicro(l.Read)), Outcome: l.Outcome, Reason: l.Reason,
 			Kind: l.Kind, Op: l.Op, Snapshot: l.Snapshot, Connector: l.Connector, Position: l.Position,
 		}
 		if l.Time > 0 {

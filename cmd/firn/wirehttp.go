@@ -126,12 +126,15 @@ func (s sourceStatus) Sources(context.Context) ([]httpapi.SourceStatus, error) {
 
 // Source implements httpapi.Sources.
 func (s sourceStatus) Source(ctx context.Context, name string) (httpapi.SourceDetail, error) {
-	topics, ok := s.pipeline.Topics(name)
-	all, err := s.Sources(ctx)
-	i := slices.IndexFunc(all, func(st httpapi.SourceStatus) bool { return st.Name == name })
-	if err != nil || !ok || i < 0 {
-		return httpapi.SourceDetail{}, errors.Join(err, fmt.Errorf("source %q: %w", name, state.ErrNotFound))
+	topics, err := s.pipeline.Topics(name)
+	if err != nil {
+		return httpapi.SourceDetail{}, sourceError(err)
 	}
+	all, err := s.Sources(ctx)
+	if err != nil {
+		return httpapi.SourceDetail{}, err
+	}
+	i := slices.IndexFunc(all, func(st httpapi.SourceStatus) bool { return st.Name == name }) // it is there: the pipeline has it
 	d := httpapi.SourceDetail{SourceStatus: all[i], Topics: []httpapi.TopicDetail{}}
 	for _, t := range topics {
 		d.Topics = append(d.Topics, topicDetail(s.cfg.source(name), t))

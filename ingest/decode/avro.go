@@ -345,15 +345,9 @@ func (d *Decoder) avroRow(n *avroNode, r *record, out []changelog.Value, marks *
 		if !d.avroValue(n.fields[i].node, f.conv, &out[i], depth-1) {
 			return d.at(f.name)
 		}
-		if !d.hole {
-			continue
+		if d.hole && !d.mark(f, i, out, marks) {
+			return false
 		}
-		if marks == nil {
-			return d.fail(ReasonPlaceholderInKey, "member %q", f.name)
-		}
-		out[i] = changelog.NullValue
-		*marks = append(*marks, i)
-		d.hole = false
 	}
 	return true
 }

@@ -251,15 +251,9 @@ func (d *Decoder) protoRow(m *protoMessage, r *record, out []changelog.Value, ma
 		if !d.protoField(&m.fields[i], d.spans[base+i], f.conv, &out[i], depth-1) {
 			return d.at(f.name)
 		}
-		if !d.hole {
-			continue
+		if d.hole && !d.mark(f, i, out, marks) {
+			return false
 		}
-		if marks == nil {
-			return d.fail(ReasonPlaceholderInKey, "member %q", f.name)
-		}
-		out[i] = changelog.NullValue
-		*marks = append(*marks, i)
-		d.hole = false
 	}
 	d.spans = d.spans[:base]
 	return true

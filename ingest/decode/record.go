@@ -148,13 +148,8 @@ func (d *Decoder) record(r *record, out []changelog.Value, marks *[]int, depth i
 		if !d.value(f.conv, &out[i], depth-1) {
 			return d.at(f.name)
 		}
-		if d.hole {
-			out[i] = changelog.NullValue
-			if marks == nil {
-				return d.fail(ReasonPlaceholderInKey, "member %q", f.name)
-			}
-			*marks = append(*marks, i)
-			d.hole = false
+		if d.hole && !d.mark(f, i, out, marks) {
+			return false
 		}
 	}
 	if d.err != nil {
@@ -175,6 +170,17 @@ func (d *Decoder) record(r *record, out []changelog.Value, marks *[]int, depth i
 		}
 		out[i] = changelog.NullValue
 	}
+	return true
+}
+
+// mark notes that field i held the placeholder: it is null in out, and in marks, unless the record is a key.
+func (d *Decoder) mark(f *field, i int, out []changelog.Value, marks *[]int) bool {
+	if marks == nil {
+		return d.fail(ReasonPlaceholderInKey, "member %q", f.name)
+	}
+	out[i] = changelog.NullValue
+	*marks = append(*marks, i)
+	d.hole = false
 	return true
 }
 
